@@ -1,0 +1,54 @@
+"""Epochs: every sample once, in a random order, then again in another order.
+
+Writes digits to 120 NPZ archives in a temporary directory. A StochasticMux in mode 'exhaustive' opens each
+archive once, and cycling it makes epochs. Shows that each epoch holds every sample exactly once, and
+that no two epochs have the same order.
+"""
+
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+import pescador
+
+
+def data_gen(filename, m):
+    """Yield the first `m` samples of an archive."""
+    with np.load(filename) as data:
+        X = data["X"]
+        Y = data["Y"]
+        index = data["index"]
+
+    for i in range(m):
+        yield dict(X=X[i], y=Y[i], index=index[i])
+
+
+N = 120
+M = 10
+digits_X, digits_Y = load_digits(return_X_y=True)
+
+with tempfile.TemporaryDirectory() as folder:
+    files = [Path(folder) / f"file{i:03d}.npz" for i in range(N)]
+    for i, fn in enumerate(files):
+        rows = np.arange(i * M, (i + 1) * M)
+        np.savez(fn, X=digits_X[rows], Y=digits_Y[rows], index=rows)
+
+    streams = [pescador.Streamer(data_gen, fn, M) for fn in files]
+
+    k = 100  # streams that are active at a time, at most as many as there are
+    # With rate=None the streams themselves end after M samples, not the mux.
+    mux = pescador.StochasticMux(streams, k, rate=None, mode="exhaustive", random_state=0)
+
+    epoch_stream = mux(cycle=True)
+    orders = []
+    for epoch in range(3):
+        order = [int(sample["index"]) for sample in islice(epoch_stream, N * M)]
+        complete = sorted(order) == list(range(N * M))
+        print(f"epoch {epoch}: {len(order)} samples, each exactly once: {complete}; it begins {order[:8]}")
+        orders.append(order)
+    epoch_stream.close()
+
+print("orders that differ:", len({tuple(order) for order in orders}))

@@ -1,0 +1,42 @@
+"""Hierarchical sampling: a mux of muxes.
+
+Two populations of streams give upper-case and lower-case letters. A StochasticMux for each keeps a small
+working set, and a ShuffledMux over both fixes how often each population comes. Prints the letters and the
+share of each case.
+"""
+
+import numpy as np
+
+import pescador
+
+
+def letter(c):
+    """Yield one letter, without an end."""
+    while True:
+        yield c
+
+
+def upper_share(letters):
+    """Return the share of upper-case letters."""
+    return sum(c.isupper() for c in letters) / len(letters)
+
+
+np.random.seed(0)
+pop1 = [pescador.Streamer(letter, c) for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+pop2 = [pescador.Streamer(letter, c) for c in "abcdefghijklmnopqrstuvwxyz"]
+
+# 3 upper-case letters at a time, each replaced after 5 samples on average
+mux1 = pescador.StochasticMux(pop1, 3, 5)
+
+# 5 lower-case letters at a time, each replaced after 2
+mux2 = pescador.StochasticMux(pop2, 5, 2)
+
+hier_mux = pescador.ShuffledMux([mux1, mux2])
+print("equal: ", "".join(hier_mux(max_iter=80)))
+
+weight_mux = pescador.ShuffledMux([mux1, mux2], weights=[0.75, 0.25])
+print("3 to 1:", "".join(weight_mux(max_iter=80)))
+
+print("\nshare of upper-case letters among 20000")
+print(f"equal:  {upper_share(list(hier_mux(max_iter=20000))):.3f}")
+print(f"3 to 1: {upper_share(list(weight_mux(max_iter=20000))):.3f}")

@@ -1,0 +1,55 @@
+"""A mixture of noise scales: one classifier learns from five streams, of which three are active.
+
+Each stream adds noise of another scale to the same data. A StochasticMux draws from three of them at a
+time and replaces a stream after 64 samples on average. Prints how the noise scales were mixed, and the
+accuracy on samples that were held out.
+"""
+
+from collections import Counter
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import SGDClassifier
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import ShuffleSplit
+from sklearn.preprocessing import StandardScaler
+
+from pescador import StochasticMux, Streamer
+
+
+def noisy_samples(X, Y, sigma=1.0):
+    """Yield random samples with additive Gaussian noise, without an end."""
+    n, d = X.shape
+
+    while True:
+        i = np.random.randint(0, n, size=1)
+        noise = sigma * np.random.randn(1, d)
+        yield dict(X=X[i] + noise, Y=Y[i], sigma=sigma)
+
+
+np.random.seed(0)
+raw_data = load_breast_cancer()
+# Features of unit variance, so that sigma means the same for each of them.
+X, Y = StandardScaler().fit_transform(raw_data["data"]), raw_data["target"]
+classes = np.unique(Y)
+
+rs = ShuffleSplit(n_splits=1, test_size=0.1)
+for train, test in rs.split(X):
+    estimator = SGDClassifier()
+
+    # One stream for each noise scale
+    streams = [Streamer(noisy_samples, X[train], Y[train], sigma=sigma) for sigma in [0, 0.5, 1.0, 2.0, 4.0]]
+
+    # Three of them are active at a time, each for 64 samples on average
+    mux_stream = StochasticMux(streams, 3, rate=64)
+
+    n_samples = Counter()
+    for sample in mux_stream(max_iter=5000):
+        estimator.partial_fit(sample["X"], sample["Y"], classes=classes)
+        n_samples[sample["sigma"]] += 1
+
+    for sigma, n in sorted(n_samples.items()):
+        print(f"sigma {sigma:3.1f}: {n:4d} samples")
+
+    Ypred = estimator.predict(X[test])
+    print(f"Test accuracy: {accuracy_score(Y[test], Ypred):.3f}")

@@ -1,0 +1,76 @@
+"""Several data sets in one stream.
+
+Writes three thirds of scikit-learn's digits to NPZ archives and muxes them: from three streams at
+a time, or from one. Uses pescador.Mux, the name from before version 2, which warns that it is deprecated,
+and then StochasticMux. Prints where the samples come from.
+"""
+
+import os
+import tempfile
+import warnings
+from itertools import groupby
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+import pescador
+
+
+def split_and_save_datasets(X, Y, paths):
+    """Shuffle the samples, and save an equal part of them at each of the paths."""
+    shuffled_idxs = np.random.permutation(np.arange(len(X)))
+    for i in range(len(paths)):
+        X_i = X[shuffled_idxs[i :: len(paths)]]
+        Y_i = Y[shuffled_idxs[i :: len(paths)]]
+        np.savez(paths[i], X=X_i, Y=Y_i)
+
+
+def npz_generator(npz_path):
+    """Yield random samples of an archive, without an end."""
+    with np.load(npz_path) as npz_data:
+        X = npz_data["X"]
+        y = npz_data["Y"]
+    n = X.shape[0]
+    source = np.asarray(os.path.basename(npz_path))
+
+    while True:
+        i = np.random.randint(0, n)
+        yield {"X": X[i], "Y": y[i], "source": source}
+
+
+def show(title, mux):
+    """Print where 6000 samples come from, and for how many samples in a row."""
+    sources = [str(data["source"]) for data in mux(max_iter=6000)]
+    runs = [len(list(run)) for _, run in groupby(sources)]
+    counts = {source: sources.count(source) for source in sorted(set(sources))}
+    print(f"{title}: {counts}, {np.mean(runs):.1f} in a row on average")
+
+
+np.random.seed(0)
+X_train, Y_train = load_digits(return_X_y=True)
+with tempfile.TemporaryDirectory() as folder:
+    datasets = [os.path.join(folder, f"dataset{i}_train.npz") for i in (1, 2, 3)]
+    split_and_save_datasets(X_train, Y_train, datasets)
+    streams = [pescador.Streamer(npz_generator, x) for x in datasets]
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        # Three active streams, and rate=None lets each of them run without an end. They are opened with
+        # replacement, so two of the three may be of the same data set, for good.
+        mux = pescador.Mux(streams, k=len(streams), rate=None)
+        show("Mux, three at a time", mux)
+
+        # One active stream, which gives 1000 samples on average before the next is opened
+        mux = pescador.Mux(streams, k=1, rate=1000)
+        show("Mux, one at a time", mux)
+    print(f"{caught[0].category.__name__}, {len(caught)} times: {caught[0].message}")
+
+    # The same under today's name. In mode 'single_active' the three are one of each data set.
+    mux = pescador.StochasticMux(streams, n_active=len(streams), rate=None, mode="single_active")
+    show("StochasticMux, one of each", mux)
+    mux = pescador.StochasticMux(streams, n_active=1, rate=1000)
+    show("StochasticMux, one at a time", mux)
+
+    for data in mux(max_iter=2):
+        print({k: v.shape for k, v in data.items()})

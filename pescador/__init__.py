@@ -1,0 +1,45 @@
+"""Sample and stream data for machine learning.
+
+core.py         Streamer, the recipe of a stream; streamable
+mux/            muxes, which mix streams
+maps.py         buffer_stream, tuples, keras_tuples, cache
+parallel.py     ParallelStreamer and ZMQStreamer, which run a stream in the background
+backends/       what they run on: serial, thread, shm, zmq
+seeding.py      how one random_state governs a whole tree of streams; RNG
+sampling.py     weighted draws
+memory.py       empty, for arrays that a worker delivers without a copy
+testing.py      conformance tests for backends
+exceptions.py   the errors
+"""
+
+from .core import Streamer, streamable
+from .exceptions import DataError, PescadorError, WorkerError
+from .maps import buffer_stream, cache, keras_tuples, tuples
+from .memory import empty
+from .mux import BaseMux, ChainMux, Mux, RoundRobinMux, ShuffledMux, StochasticMux
+from .parallel import ParallelStreamer, ZMQStreamer
+from .seeding import RNG
+
+__version__ = "4.0.0.dev0"
+
+__all__ = [
+    "RNG",
+    "BaseMux",
+    "ChainMux",
+    "DataError",
+    "Mux",
+    "ParallelStreamer",
+    "PescadorError",
+    "RoundRobinMux",
+    "ShuffledMux",
+    "StochasticMux",
+    "Streamer",
+    "WorkerError",
+    "ZMQStreamer",
+    "buffer_stream",
+    "cache",
+    "empty",
+    "keras_tuples",
+    "streamable",
+    "tuples",
+]

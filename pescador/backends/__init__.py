@@ -1,0 +1,94 @@
+"""Where streams run in the background.
+
+base.py      the contract of a backend
+serial.py    in this thread, for debugging
+thread.py    in threads of this process
+shm.py       in processes, arrays through shared memory
+zmq.py       in processes, everything through a ZeroMQ socket
+
+What several of them share:
+
+pool.py      streams, their windows, and how they are spread over workers
+worker.py    the loop of a worker, which runs the generators
+process.py   a pool of processes: messages, death, statistics
+launch.py    starting and ending processes
+zygote.py    the process from which workers are forked
+recipe.py    sending recipes
+codec.py     items as bytes
+errors.py    exceptions as bytes
+segment.py   shared memory
+ring.py      the ring buffer in it
+
+Third parties add backends with :func:`register`, or with an entry point in the group
+``pescador.backends`` that names a subclass of :class:`pescador.backends.base.Backend`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import cast
+
+from ..exceptions import ParameterError
+from .base import Backend, Pool, Stream, WorkerStats
+
+__all__ = ["Backend", "Pool", "Stream", "WorkerStats", "get", "names", "register"]
+
+_backends: dict[str, type[Backend] | str] = {
+    "serial": "pescador.backends.serial:SerialBackend",
+    "shm": "pescador.backends.shm:ShmBackend",
+    "thread": "pescador.backends.thread:ThreadBackend",
+    "zmq": "pescador.backends.zmq:ZMQBackend",
+}
+
+
+def register(name: str, backend: type[Backend] | str) -> None:
+    """Add a backend, or replace one.
+
+    Parameters
+    ----------
+    name : str
+        What users pass as ``backend=``.
+    backend : type or str
+        A subclass of :class:`Backend`, or ``"module:name"`` of one, which is imported when it is
+        first used.
+    """
+    _backends[name] = backend
+
+
+def names() -> list[str]:
+    """Return the names of all backends, sorted."""
+    return sorted({*_backends, *(entry.name for entry in entry_points(group="pescador.backends"))})
+
+
+def get(name: str) -> type[Backend]:
+    """Return a backend by its name, importing it if need be.
+
+    Raises
+    ------
+    PescadorError
+        If there is no such backend, or something it needs is not installed.
+    """
+    backend: type[Backend] | str | None = _backends.get(name)
+    if backend is None:
+        for entry in entry_points(group="pescador.backends"):
+            if entry.name == name:
+                backend = entry.value
+                break
+        else:
+            raise ParameterError(
+                f"unknown backend {name!r}; there are {', '.join(names())}. Others come with packages "
+                "that have an entry point in the group 'pescador.backends'"
+            )
+    if isinstance(backend, str):
+        module, _, attribute = backend.partition(":")
+        try:
+            backend = cast("type[Backend]", getattr(importlib.import_module(module), attribute))
+        except ImportError as error:
+            missing = error.name or str(error)
+            raise ParameterError(
+                f"backend {name!r} needs {missing!r}, which cannot be imported ({error}); "
+                f"install it, or choose another backend"
+            ) from error
+        _backends[name] = backend
+    return backend

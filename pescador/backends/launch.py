@@ -1,0 +1,304 @@
+"""Starting and ending worker processes.
+
+Workers start in one of three ways, none of which runs the user's script again:
+
+forkserver
+    forked from a *zygote*, a process of ours that has imported NumPy and pescador and runs no thread
+    of the user's. There is one for each consumer process, as long as it has pools. The default.
+spawn
+    a fresh interpreter.
+fork
+    forked from the consumer, which is only safe if that has no threads.
+
+A process is watched through a *pidfd*, which becomes readable when it ends, whoever its parent is and
+whatever copies of its sockets are around. Where the system has none (it is Linux that has them), the
+end of its socket tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[attr-defined]  # no public one
+from typing import ClassVar
+
+import psutil
+
+from ..exceptions import ParameterError, PescadorError
+from .link import Link
+from .owner import this_owner, watch
+
+__all__ = ["START_METHODS", "Process", "check_start_method", "end", "start"]
+
+START_METHODS = ("forkserver", "spawn", "fork")
+
+
+def check_start_method(method: str | None) -> str:
+    """Return the start method, or raise ParameterError."""
+    if not hasattr(os, "fork"):
+        raise PescadorError("worker processes need a POSIX system; use backend='thread' here")
+    if method is None:
+        return START_METHODS[0]
+    if method not in START_METHODS:
+        raise ParameterError(f"unknown start_method {method!r}; it must be one of {', '.join(START_METHODS)}")
+    return method
+
+
+class Process(ABC):
+    """A worker process, as its consumer sees it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.pidfd = watch(pid)
+        self._returncode: int | None = None
+        self._ended = False
+
+    @abstractmethod
+    def _reap(self) -> bool:
+        """Take the exit status of the process if it has ended, and return whether it has."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the process has ended, at most so many seconds; return whether it has."""
+        deadline = time.monotonic() + timeout
+        while not self._ended:
+            if self.pidfd is not None:
+                poll = select.poll()
+                poll.register(self.pidfd, select.POLLIN)
+                if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+                    return False
+            if self._reap():
+                self._ended = True
+                if self.pidfd is not None:
+                    os.close(self.pidfd)
+                    self.pidfd = None
+            elif time.monotonic() >= deadline:
+                return False
+            else:
+                time.sleep(0.005)  # only where there are no pidfds
+        return True
+
+    def exit_cause(self) -> str:
+        """Return how the process ended, in words."""
+        code = self._returncode
+        if code is None:
+            return "ended"
+        if code >= 0:
+            return f"exited with code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hints = {
+            "SIGKILL": "; did the system run out of memory?",
+            "SIGSEGV": "; a fault in compiled code, most likely of a library that the stream uses",
+            "SIGBUS": "; is the shared memory full, or a mapped file truncated?",
+        }
+        return f"was killed by {name}{hints.get(name, '')}"
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal to the process if it has not ended yet."""
+        if not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+class _Child(Process):
+    """A process that this one forked or spawned."""
+
+    def _reap(self) -> bool:
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # somebody else took its exit status
+            return True
+        if pid:
+            self._returncode = os.waitstatus_to_exitcode(status)
+        return bool(pid)
+
+
+class _Grandchild(Process):
+    """A process that the zygote forked."""
+
+    def __init__(self, pid: int, zygote: _Zygote) -> None:
+        super().__init__(pid)
+        self._zygote = zygote
+
+    def _reap(self) -> bool:
+        with contextlib.suppress(EOFError, OSError):
+            status = self._zygote.ask(f"reap {self.pid}")
+            if status == "running":
+                return False
+            self._returncode = int(status)
+        return True
+
+
+class _Zygote:
+    """The consumer's side of the process from which workers are forked; see :mod:`.zygote`."""
+
+    current: ClassVar[_Zygote | None] = None
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _n_users: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        self.owner = this_owner()
+        self._link, other = Link.pair()
+        self._asking = threading.Lock()
+        descriptor = other.socket.fileno()
+        self._process = subprocess.Popen(
+            _python(f"from pescador.backends.zygote import main; main({descriptor})"),
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+        )
+        other.close()
+
+    @classmethod
+    def acquire(cls) -> _Zygote:
+        """Return the zygote of this process, which runs until it is released as often."""
+        with cls._lock:
+            if cls.current is None or cls.current.owner != this_owner() or not cls.current.is_alive():
+                cls.current, cls._n_users = _Zygote(), 0
+            cls._n_users += 1
+            return cls.current
+
+    @classmethod
+    def release(cls, zygote: _Zygote) -> None:
+        """Give back what :meth:`acquire` returned."""
+        with cls._lock:
+            if zygote is not cls.current:
+                zygote._end()
+                return
+            cls._n_users -= 1
+            if not cls._n_users:
+                cls.current = None
+                zygote._end()
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, question: str, descriptors: tuple[int, ...] = ()) -> str:
+        """Send a request, and return the answer."""
+        with self._asking:
+            self._link.send(question.encode(), descriptors)
+            answer = self._link.receive()
+        assert answer is not None
+        return answer[0].decode()
+
+    def _end(self) -> None:
+        self._link.close()
+        self._process.wait()
+
+
+def _forget_lock() -> None:
+    # A fork may find the lock held by a thread that the child does not have.
+    _Zygote._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
+
+
+class Launcher:
+    """Starts the workers of one pool."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._zygote = _Zygote.acquire() if method == "forkserver" else None
+
+    def start(self, link: Link, bell: int) -> Process:
+        """Start a worker with its ends of the link and of the bell, which are closed here."""
+        descriptors = (link.socket.fileno(), bell)
+        try:
+            if self._zygote is not None:
+                return _Grandchild(int(self._zygote.ask("fork", descriptors)), self._zygote)
+            if self._method == "spawn":
+                return _spawn(descriptors)
+            return _fork(descriptors)
+        except (OSError, EOFError, ValueError) as error:
+            raise PescadorError(
+                f"cannot start a worker process: {error or type(error).__name__}. Are there processes "
+                "('ulimit -u'), file descriptors ('ulimit -n') and memory left?"
+            ) from error
+        finally:
+            link.close()
+            os.close(bell)
+
+    def close(self) -> None:
+        """To be called when all workers have ended."""
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            _Zygote.release(zygote)
+
+
+def _spawn(descriptors: tuple[int, int]) -> Process:
+    code = f"from pescador.backends.process_worker import main; main{descriptors}"
+    process = subprocess.Popen(_python(code), pass_fds=descriptors, stdin=subprocess.DEVNULL)
+    process.returncode = 0  # it is reaped by _Child; nobody is to wait for it, nor to warn of it
+    return _Child(process.pid)
+
+
+def _fork(descriptors: tuple[int, int]) -> Process:
+    pid = os.fork()
+    if pid:
+        return _Child(pid)
+    in_forked_child(lambda: _main(*descriptors))
+    raise AssertionError("not reached")
+
+
+def _main(link: int, bell: int) -> None:
+    from .process_worker import main
+
+    main(link, bell)
+
+
+def in_forked_child(function: Callable[[], None]) -> None:
+    """Run a function and end the process, whatever happens, without running the parent's exit code."""
+    code = 1
+    try:
+        function()
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _python(code: str) -> list[str]:
+    """Return the command line of an interpreter like this one, marked as ours."""
+    if not sys.executable:
+        raise PescadorError(
+            "this program has no Python interpreter to start workers with; use start_method='fork'"
+        )
+    code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
+    return [sys.executable, *_args_from_interpreter_flags(), "-c", code, f"pescador-worker-{this_owner()}"]
+
+
+def end(processes: list[Process], timeout: float) -> None:
+    """Wait for processes that were asked to end; terminate, then kill those that don't."""
+    deadline = time.monotonic() + timeout
+    left = [process for process in processes if not process.wait(max(0, deadline - time.monotonic()))]
+    for number, patience in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
+        # Whatever such a process started goes with it.
+        offspring = [child for process in left for child in _offspring(process.pid)]
+        for process in left:
+            process.kill(number)
+        for child in offspring:
+            with contextlib.suppress(psutil.Error):
+                child.send_signal(number)
+        left = [process for process in left if not process.wait(patience)]
+
+
+def _offspring(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []

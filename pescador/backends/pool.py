@@ -1,0 +1,254 @@
+"""Streams on workers, seen from the consumer.
+
+For every open stream there is a :class:`Channel`: a queue of what the worker sent, and an account of
+what it may still send. A worker may produce as many items as it has *credits* for. It gets `window`
+credits when the stream opens, and the consumer returns them as it takes items, half a window at a time.
+
+Any thread may use a channel, one at a time. All channels of one worker are fed by whichever thread
+waits first (see :meth:`WorkerHandle.wait`); a queue is a deque, whose operations are atomic, so taking
+an item that is there needs no lock. ``close()`` takes no lock at all: the garbage collector may call it
+anywhere, also where this thread already holds one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+from ..core import Streamer
+from ..exceptions import PescadorError
+from ..seeding import Seed
+from .base import Pool, Stream, WorkerStats
+
+__all__ = ["DEFAULT_WINDOW", "Channel", "End", "Failure", "WorkerHandle", "WorkerPool"]
+
+T = TypeVar("T")
+
+DEFAULT_WINDOW = 16  # items
+
+MAX_WINDOW = 1024
+WINDOW_BYTES = 1 << 20
+"""Without a `prefetch`, small items get a larger window: as many as fit in so many bytes."""
+
+
+class End:
+    """In a queue: the stream ended."""
+
+
+class Failure:
+    """In a queue: the stream raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Channel(Generic[T]):
+    """The consumer's end of one open stream."""
+
+    def __init__(
+        self, worker: WorkerHandle, number: int, prefetch: int | None, streamer: Streamer[T]
+    ) -> None:
+        self.number = number
+        self._streamer = streamer
+        self.queue: deque[Any] = deque()
+        self._worker = worker
+        self._window = DEFAULT_WINDOW if prefetch is None else prefetch
+        self.adapts = prefetch is None
+        self._taken = 0  # items taken whose credits were not returned yet
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """What runs here, for messages."""
+        return repr(self._streamer)
+
+    @property
+    def window(self) -> int:
+        """How many items the stream may be ahead."""
+        return self._window
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            entry = self.queue.popleft()
+        except IndexError:
+            entry = self._wait()
+        if entry is End:
+            self._finish()
+            raise StopIteration
+        if type(entry) is Failure:
+            self._finish()
+            raise entry.error
+        worker = self._worker
+        item: T = worker.deliver(entry)
+        self._taken += 1
+        if 2 * self._taken >= self._window:
+            self.return_credits()
+        return item
+
+    def _wait(self) -> Any:
+        while True:
+            if self._closed:
+                return End
+            self.return_credits()
+            self._worker.wait(self)
+            try:
+                return self.queue.popleft()
+            except IndexError:  # it was closed, or another thread took the item
+                continue
+
+    def return_credits(self) -> None:
+        """Let the worker produce as many items as were taken."""
+        taken, self._taken = self._taken, 0
+        if taken and not self._closed:
+            self._worker.command("credit", self.number, taken)
+
+    def widen(self, item_bytes: int) -> None:
+        """Enlarge the window for items of this size, if it was left to us."""
+        if self.adapts:
+            self.adapts = False
+            window = min(MAX_WINDOW, WINDOW_BYTES // max(item_bytes, 1))
+            if window > self._window:
+                extra, self._window = window - self._window, window
+                self._worker.command("credit", self.number, extra)
+
+    def _finish(self) -> None:
+        self._closed = True
+        self._worker.forget(self)
+
+    def close(self) -> None:
+        """Close the stream on its worker, and drop what it produced ahead."""
+        if self._closed:
+            return
+        self._closed = True
+        self._worker.forget(self)
+        self._worker.command("close", self.number)
+        while self.queue:
+            try:
+                entry = self.queue.popleft()
+            except IndexError:
+                break
+            self._worker.discard(entry)
+
+
+class WorkerHandle(ABC):
+    """The consumer's side of one worker."""
+
+    def __init__(self) -> None:
+        self.channels: dict[int, Channel[Any]] = {}
+        self.statistics = WorkerStats()
+        self._changed = threading.Condition()
+        self._someone_reads = False
+
+    @abstractmethod
+    def command(self, name: str, *arguments: Any) -> None:
+        """Send a command to the worker; does nothing if it is gone."""
+
+    @abstractmethod
+    def read(self) -> None:
+        """Wait until something came from the worker, and put it into the queues.
+
+        If the worker is dead, put a Failure into every queue.
+        """
+
+    def deliver(self, entry: Any) -> Any:
+        """Turn an entry of a queue into an item."""
+        self.statistics.items += 1
+        return entry
+
+    def discard(self, entry: Any) -> None:
+        """Drop an entry of a queue that nobody will take."""
+
+    def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
+        """Start a stream that feeds `channel`."""
+        self.channels[channel.number] = channel
+        self.command("open", channel.number, recipe, seed, max_iter, channel.window)
+
+    def forget(self, channel: Channel[Any]) -> None:
+        """Have whatever still comes for a channel dropped."""
+        self.channels.pop(channel.number, None)
+
+    def wait(self, channel: Channel[Any]) -> None:
+        """Wait until something came from the worker, unless `channel` has something or is closed.
+
+        The first thread that waits reads for all; the others wait for it to have read.
+        """
+        started = time.perf_counter()
+        reads = False
+        try:
+            with self._changed:
+                while self._someone_reads and self._lacks(channel):
+                    self._changed.wait()
+                if self._lacks(channel):
+                    self._someone_reads = reads = True
+            if reads:
+                self.read()
+        finally:
+            if reads:
+                with self._changed:
+                    self._someone_reads = False
+                    self._changed.notify_all()
+            self.statistics.consumer_wait += time.perf_counter() - started
+
+    def _lacks(self, channel: Channel[Any]) -> bool:
+        return not channel.queue and channel.number in self.channels
+
+    def fail(self, make_error: Callable[[], BaseException]) -> None:
+        """Put a Failure into every queue."""
+        for channel in list(self.channels.values()):
+            channel.queue.append(Failure(make_error()))
+
+    def stats(self) -> WorkerStats:
+        """Return what this worker did so far."""
+        channels = list(self.channels.values())
+        self.statistics.streams = len(channels)
+        self.statistics.queue_depth = sum(len(channel.queue) for channel in channels)
+        return self.statistics
+
+
+class WorkerPool(Pool):
+    """A pool whose streams run on workers that take commands."""
+
+    def __init__(self, workers: list[WorkerHandle]) -> None:
+        self.workers = workers
+        self._numbers = itertools.count(1)
+        self._closed = False
+
+    def recipe(self, streamer: Streamer[Any]) -> Any:
+        """Return what a worker makes the stream from."""
+        return streamer
+
+    def open(
+        self, streamer: Streamer[T], seed: Seed, max_iter: int | None, prefetch: int | None
+    ) -> Stream[T]:
+        if self._closed:
+            raise PescadorError("the pool of this ParallelStreamer was closed")
+        recipe = self.recipe(streamer)
+        worker = min(self.workers, key=lambda worker: len(worker.channels))
+        channel: Channel[T] = Channel(worker, next(self._numbers), prefetch, streamer)
+        worker.open(channel, recipe, seed, max_iter)
+        return channel
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for worker in self.workers:
+            worker.fail(lambda: PescadorError("the ParallelStreamer was closed while this stream was open"))
+        self.end_workers()
+
+    @abstractmethod
+    def end_workers(self) -> None:
+        """End all workers, and wait until they are gone."""
+
+    def stats(self) -> list[WorkerStats]:
+        return [worker.stats() for worker in self.workers]

@@ -1,0 +1,322 @@
+"""A pool of worker processes, seen from the consumer.
+
+What all process backends share is here: starting workers, sending them recipes and commands, reading
+their messages, and learning of their death. What differs is how records (the bodies of large items)
+get from one process to the other, the *transport*: its :class:`Receiver` is here, its
+:class:`~pescador.backends.process_worker.Sender` in the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import Any
+
+from ..core import Streamer
+from ..exceptions import PescadorError, WorkerError
+from ..seeding import WORKER, Seed
+from . import wire
+from .base import Backend, Pool
+from .codec import Decoder
+from .errors import load_error
+from .launch import Launcher, Process, check_start_method, end
+from .link import Link, close_all
+from .owner import this_owner
+from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
+from .recipe import Recipe
+from .segment import Bytes
+from .wire import Entry, Extent
+
+__all__ = ["ProcessBackend", "Receiver"]
+
+# In one message.
+MAX_EXTENTS = 256
+
+# How long a consumer tries before it sleeps. Waking a sleeper takes about as long.
+SPIN_SECONDS = 50e-6
+
+# How long a consumer sleeps until it rings the bell, for items that the worker has packed but not sent.
+BELL_MILLISECONDS = 2
+
+
+class Receiver(ABC):
+    """The consumer's half of a transport.
+
+    Attributes
+    ----------
+    n_released : int
+        Bytes of records that were released and of which the worker was not told yet.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.n_released = 0
+        self._released: deque[Extent] = deque()
+
+    @abstractmethod
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        """Return a message and its file descriptors if there is one; EOFError if there never will be."""
+
+    @abstractmethod
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for a message or the death of the worker, so many milliseconds; False if none came."""
+
+    @abstractmethod
+    def view(self, extent: Extent) -> Bytes:
+        """Return the memory of a record, which is released when it is no longer used."""
+
+    def release(self, extent: Extent) -> None:
+        """Take note that a record is no longer needed."""
+        self._released.append(extent)
+        self.n_released += extent.n_bytes
+
+    def take_released(self) -> list[Extent]:
+        """Return the records that were released since the last call."""
+        extents = []
+        while self._released and len(extents) < MAX_EXTENTS:
+            extents.append(self._released.popleft())
+            self.n_released -= extents[-1].n_bytes
+        return extents
+
+    def release_is_due(self) -> bool:
+        """Whether the worker should hear of what was released before it is asked for more."""
+        return False
+
+    def adopt(self, announcement: Any, descriptor: int) -> None:
+        """Take a segment that the worker announced."""
+        raise NotImplementedError
+
+    def drop(self, number: int) -> None:
+        """Give up a segment that the worker no longer uses."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class ProcessBackend(Backend):
+    """A backend whose workers are processes."""
+
+    def __init__(self, start_method: str | None = None) -> None:
+        self.start_method = check_start_method(start_method)
+
+    @abstractmethod
+    def transport(self, link: Link, process: Process | None) -> tuple[Any, dict[str, Any], Any]:
+        """Return the class of the Sender, its options, and a function that makes the Receiver."""
+
+    def open(self, n_workers: int, *, timeout: float, seed: Seed) -> Pool:
+        """Start the workers, side by side."""
+        launcher = Launcher(self.start_method)
+        workers: list[WorkerHandle] = []
+        try:
+            for number in range(n_workers):
+                workers.append(_start(self, launcher, seed.child(WORKER, number)))
+        except BaseException:
+            _end(workers, launcher, timeout)
+            raise
+        return _ProcessPool(workers, launcher, timeout)
+
+
+def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed) -> _ProcessHandle:
+    link, workers_link = Link.pair()
+    workers_bell, bell = os.pipe()
+    process = None
+    try:
+        process = launcher.start(workers_link, workers_bell)
+        sender, options, make_receiver = backend.transport(link, process)
+        pid, _, started = this_owner().partition("-")
+        setup = {
+            "consumer": (int(pid), started),
+            "path": sys.path,
+            "argv": sys.argv,
+            "environ": dict(os.environ),
+            "folder": os.getcwd(),
+            "seed": seed,
+            "transport": (sender, options),
+        }
+        link.send(pickle.dumps(setup, 5))
+        return _ProcessHandle(process, link, bell, make_receiver(link, process.pidfd))
+    except BaseException:
+        link.close()
+        os.close(bell)
+        if process is not None:
+            end([process], 0)
+        raise
+
+
+def _end(workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> None:
+    handles = [worker for worker in workers if isinstance(worker, _ProcessHandle)]
+    for handle in handles:
+        handle.command("stop")
+        handle.link.refuse()
+    end([handle.process for handle in handles], timeout)
+    for handle in handles:
+        handle.close()
+    launcher.close()
+
+
+class _ProcessPool(WorkerPool):
+    def __init__(self, workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> None:
+        super().__init__(workers)
+        self._launcher = launcher
+        self._timeout = timeout
+        self._recipes: dict[int, tuple[int, Streamer[Any], Recipe]] = {}
+
+    def recipe(self, streamer: Streamer[Any]) -> tuple[int, Recipe]:
+        """Return number and recipe of a stream; the pool has one stream, so it is made once."""
+        known = self._recipes.get(id(streamer))
+        if known is None:
+            number = len(self._recipes) + 1
+            # The streamer is kept, so that its id is not used again.
+            known = self._recipes[id(streamer)] = number, streamer, Recipe(streamer)
+        return known[0], known[2]
+
+    def end_workers(self) -> None:
+        _end(self.workers, self._launcher, self._timeout)
+        for _, _, recipe in self._recipes.values():
+            recipe.close()
+
+    @property
+    def broken(self) -> bool:
+        return any(isinstance(worker, _ProcessHandle) and worker.is_dead() for worker in self.workers)
+
+
+class _ProcessHandle(WorkerHandle):
+    """The consumer's side of a worker process."""
+
+    def __init__(self, process: Process, link: Link, bell: int, receiver: Receiver) -> None:
+        super().__init__()
+        self.process = process
+        self.link = link
+        self.statistics.pid = process.pid
+        self._bell = bell
+        self._receiver = receiver
+        self._decoder = Decoder()
+        self._n_received = 0
+        self._recipes: set[int] = set()
+        self._last_words = ""
+        self._dead = False
+
+    def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
+        # If the worker is gone, whoever waits for it learns of that.
+        with contextlib.suppress(OSError):
+            self.link.send(pickle.dumps((name, *arguments), 5), descriptors)
+
+    def _return_released(self) -> None:
+        extents = self._receiver.take_released()
+        if extents:
+            self.command("free", [tuple(extent) for extent in extents])
+
+    def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
+        number, made = recipe
+        if number not in self._recipes:
+            self._recipes.add(number)
+            self.command("recipe", number, made.message(), descriptors=() if made.fd is None else (made.fd,))
+        super().open(channel, number, seed, max_iter)
+
+    def read(self) -> None:
+        self._return_released()
+        try:
+            deadline = time.perf_counter() + SPIN_SECONDS
+            while True:
+                if self._take_message():
+                    return
+                if time.perf_counter() > deadline:
+                    break
+            self.command("wait", self._n_received)
+            if not self._receiver.wait(BELL_MILLISECONDS):
+                with contextlib.suppress(OSError):
+                    os.write(self._bell, b"!")
+                self._receiver.wait(None)
+            if self._take_message() or not self.is_dead():
+                return
+            while self._take_message():
+                pass
+        except EOFError:
+            pass
+        self._die()
+
+    def _take_message(self) -> bool:
+        received = self._receiver.receive()
+        if received is None:
+            return False
+        message, descriptors = received
+        kind = message[:1]
+        if kind == wire.ITEMS:
+            self._n_received += 1
+            self._take_items(memoryview(message))
+        elif kind == wire.SCHEMA:
+            self._decoder.define(memoryview(message)[1:])
+        elif kind == wire.SEGMENT:
+            self._receiver.adopt(pickle.loads(message[1:]), descriptors.pop())
+        elif kind == wire.NO_SEGMENT:
+            self._receiver.drop(pickle.loads(message[1:]))
+        elif kind == wire.LAST_WORDS:
+            self._last_words = message[1:].decode(errors="replace")
+        close_all(descriptors)
+        return True
+
+    def _take_items(self, message: memoryview) -> None:
+        channels = self.channels
+        self.statistics.worker_wait = wire.HEADER.unpack_from(message)[2]
+        for entry in wire.entries(message):
+            channel = channels.get(entry.stream)
+            if entry.schema == wire.END:
+                taken: Any = End
+            elif entry.schema == wire.FAILURE:
+                where = f"worker process {self.process.pid}"
+                taken = Failure(load_error(self._decoder.decode(0, self._body(entry)), where))
+            else:
+                taken = entry
+            if channel is None:
+                self.discard(taken)
+                continue
+            channel.queue.append(taken)
+            if channel.adapts and taken is entry:
+                channel.widen(len(entry.body) + entry.extent.n_bytes)
+
+    def _body(self, entry: Entry) -> Any:
+        """Return the memory of an entry, which belongs to it alone."""
+        return self._receiver.view(entry.extent) if entry.extent.segment else bytearray(entry.body)
+
+    def deliver(self, entry: Entry) -> Any:
+        self.statistics.items += 1
+        self.statistics.bytes += len(entry.body) + entry.extent.n_bytes
+        if self._receiver.release_is_due():
+            self._return_released()
+        return self._decoder.decode(entry.schema, self._body(entry))
+
+    def discard(self, entry: Any) -> None:
+        if type(entry) is Entry and entry.extent.segment:
+            self._receiver.release(entry.extent)
+
+    def is_dead(self) -> bool:
+        """Whether the worker has ended."""
+        return self._dead or self.process.wait(0)
+
+    def _die(self) -> None:
+        """Tell all streams that the worker is dead."""
+        self.process.wait(1.0)
+        self._dead = True
+        cause = self.process.exit_cause()
+        words = f"\n{self._last_words}" if self._last_words else ""
+        streams = {channel.number: channel.name for channel in list(self.channels.values())}
+
+        def make_error() -> WorkerError:
+            running = ", ".join(sorted(set(streams.values())))
+            return WorkerError(f"worker process {self.process.pid} {cause}. It was running {running}.{words}")
+
+        self.fail(make_error)
+
+    def close(self) -> None:
+        """Release what is held. The worker has ended."""
+        self._dead = True
+        self._receiver.close()
+        self.link.close()
+        os.close(self._bell)

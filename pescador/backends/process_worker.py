@@ -1,0 +1,329 @@
+"""A worker process.
+
+The main thread obeys commands and runs generators (see :mod:`.worker`). Small items are packed and sent
+together; large ones go where the transport's :class:`Sender` puts them, and only their place is sent.
+
+One more thread only waits: for the consumer to end, upon which it ends this process, and for the
+*bell*, which the consumer rings when it has waited for a while: then what is packed is sent, even if
+the main thread is inside a generator that takes its time. So an item is never kept from a consumer that
+waits for it, and no time is spent on that while the consumer is busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import random
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from ..core import Streamer
+from ..exceptions import WorkerError
+from . import wire
+from .codec import Encoded, Encoder, join_chunks, write_chunks
+from .errors import dump_error
+from .link import Link, close_all
+from .owner import start_time, watch
+from .recipe import load_recipe
+from .segment import Bytes
+from .wire import NOWHERE, Extent
+from .worker import Stop, WorkerLoop
+
+__all__ = ["SMALL_BYTES", "Sender", "main"]
+
+# Items up to this size are packed into messages; a record of its own costs a larger one less.
+SMALL_BYTES = 1 << 14
+
+# A pack is sent when it holds so much, or is so old.
+PACK_BYTES = 1 << 15
+PACK_ENTRIES = 128
+PACK_RECORD_BYTES = 1 << 18
+PACK_SECONDS = 100e-6
+
+
+class Sender(ABC):
+    """The worker's half of a transport."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    @abstractmethod
+    def allocate(self, n_bytes: int, must: bool) -> tuple[Extent, Bytes] | None:
+        """Return memory for a record; None if there is no room, unless `must`."""
+
+    @abstractmethod
+    def free(self, extents: list[Extent]) -> None:
+        """Take back memory of records that the consumer no longer needs."""
+
+    def try_send(self, message: bytes, extents: list[Extent]) -> bool:
+        """Send a message and the records it refers to; return False if that must wait."""
+        try:
+            self.link.send(message, block=False)
+        except BlockingIOError:
+            return False
+        return True
+
+    def wait_to_send(self) -> None:
+        """Wait until there may be room to send, or a command is there."""
+        self.link.wait(writable=True)
+
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class ProcessLoop(WorkerLoop):
+    """The loop of a worker process."""
+
+    def __init__(self, link: Link, sender: Sender) -> None:
+        super().__init__()
+        self._link = link
+        self._sender = sender
+        self._encoder = Encoder()
+        self._recipes: dict[int, Streamer[Any]] = {}
+        # Guards the pack and the sender, which the waiting thread uses when the bell rings.
+        self.lock = threading.RLock()
+        self._parts: list[bytes] = []
+        self._extents: list[Extent] = []
+        self._n_entries = 0
+        self._n_inline = 0
+        self._n_record_bytes = 0
+        self._started = 0.0  # when the pack was begun
+        self._n_sent = 0  # messages
+        self._wait_mark = -1  # how many of them had come when the consumer last waited
+
+    # Commands
+
+    def next_command(self, block: bool) -> tuple[Any, ...] | None:
+        received = self._link.receive(block)
+        if received is None:
+            return None
+        message, descriptors = received
+        command: tuple[Any, ...] = pickle.loads(message)
+        if command[0] == "recipe":
+            return (*command, descriptors[0] if descriptors else None)
+        close_all(descriptors)
+        return command
+
+    def obey_recipe(self, number: int, message: Any, fd: int | None) -> None:
+        """Take a recipe, which an ``open`` refers to."""
+        try:
+            self._recipes[number] = load_recipe(message, fd)
+        except BaseException as error:
+            failure = WorkerError(
+                f"a recipe can't be loaded in worker process {os.getpid()}: {type(error).__name__}: {error}. "
+                "Is everything that it imports importable there?"
+            )
+            failure.__cause__ = error
+            self._recipes[number] = _Unloadable(failure)
+
+    def obey_free(self, extents: list[Extent]) -> None:
+        """Take back memory."""
+        with self.lock:
+            self._sender.free([Extent(*extent) for extent in extents])
+
+    def obey_wait(self, n_received: int) -> None:
+        """Take note that the consumer waits, or has waited."""
+        self._wait_mark = n_received
+
+    def obey_commands(self, block: bool) -> None:
+        super().obey_commands(block)
+        if self._n_entries and (self._consumer_waits() or self._is_old()):
+            self.flush()
+
+    def _consumer_waits(self) -> bool:
+        # Only if nothing is under way that would wake it.
+        return self._wait_mark == self._n_sent
+
+    def _is_old(self) -> bool:
+        return time.perf_counter() - self._started > PACK_SECONDS
+
+    def load(self, recipe: int) -> Streamer[Any]:
+        streamer = self._recipes[recipe]
+        if isinstance(streamer, _Unloadable):
+            raise streamer.error
+        return streamer
+
+    def obey_forget(self, number: int) -> None:
+        """Drop a recipe."""
+        self._recipes.pop(number, None)
+
+    # Items
+
+    def encode(self, item: Any) -> Encoded:
+        return self._encoder.encode(item)
+
+    def send(self, number: int, encoded: Encoded) -> None:
+        if encoded.definition is not None:
+            with self.lock:
+                self.flush()
+                self._put(wire.SCHEMA + encoded.definition, [])
+        self._send(number, encoded.schema, encoded)
+
+    def send_end(self, number: int) -> None:
+        self._add(number, wire.END, b"", NOWHERE)
+
+    def send_failure(self, number: int, error: BaseException) -> None:
+        if isinstance(error, Stop):
+            raise error
+        encoded = Encoder().encode(dump_error(error))
+        self._send(number, wire.FAILURE, encoded)
+        self.flush()
+
+    def _send(self, number: int, schema: int, encoded: Encoded) -> None:
+        if encoded.n_bytes <= SMALL_BYTES:
+            self._add(number, schema, join_chunks(encoded.chunks), NOWHERE)
+        else:
+            extent, memory = self._allocate(encoded.n_bytes)
+            write_chunks(encoded.chunks, memory)
+            self._add(number, schema, b"", extent)
+
+    def _allocate(self, n_bytes: int) -> tuple[Extent, Bytes]:
+        while True:
+            with self.lock:
+                # When both sides wait, the item must go out by other means.
+                place = self._sender.allocate(n_bytes, must=self._consumer_waits())
+            if place is not None:
+                return place
+            self.obey_commands(block=True)
+
+    def _add(self, number: int, schema: int, body: bytes, extent: Extent) -> None:
+        with self.lock:
+            if self._n_inline + len(body) > PACK_BYTES:
+                self.flush()
+            if not self._n_entries:
+                self._started = time.perf_counter()
+            self._parts.append(wire.ENTRY.pack(number, schema, len(body), *extent))
+            self._parts.append(body)
+            self._n_entries += 1
+            self._n_inline += len(body)
+            if extent is not NOWHERE:
+                self._extents.append(extent)
+                self._n_record_bytes += extent.n_bytes
+            if self._n_entries >= PACK_ENTRIES or self._n_record_bytes >= PACK_RECORD_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Send what is packed."""
+        with self.lock:
+            if not self._n_entries:
+                return
+            message, extents = self._pack()
+            self._clear()
+            self._put(message, extents)
+            self._n_sent += 1
+
+    def _put(self, message: bytes, extents: list[Extent]) -> None:
+        while not self._sender.try_send(message, extents):
+            # Commands are obeyed meanwhile, so that a consumer which does not read can still close.
+            self._sender.wait_to_send()
+            super().obey_commands(block=False)
+
+    def flush_if_possible(self) -> bool:
+        """Send what is packed unless that must wait; return False if the main thread is about to."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if self._n_entries and self._sender.try_send(*self._pack()):
+                self._clear()
+                self._n_sent += 1
+        finally:
+            self.lock.release()
+        return True
+
+    def _pack(self) -> tuple[bytes, list[Extent]]:
+        header = wire.HEADER.pack(wire.ITEMS, self._n_entries, self.waited)
+        return b"".join([header, *self._parts]), self._extents
+
+    def _clear(self) -> None:
+        self._parts, self._extents = [], []
+        self._n_entries = self._n_inline = self._n_record_bytes = 0
+
+
+class _Unloadable(Streamer[Any]):
+    """Stands for a recipe that could not be loaded."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(())
+        self.error = error
+
+
+def main(link_descriptor: int, bell: int) -> None:
+    """Run a worker in this process, which does nothing else, until it is told to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the consumer's business
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    link = Link(socket.socket(fileno=link_descriptor))
+    try:
+        received = link.receive()
+        assert received is not None
+        setup = pickle.loads(received[0])
+        consumer = _watch(setup["consumer"])
+        _prepare(setup)
+        make_sender, options = setup["transport"]
+        sender: Sender = make_sender(link, **options)
+        loop = ProcessLoop(link, sender)
+        _listen(loop, consumer, bell)
+        try:
+            loop.run()
+        finally:
+            sender.close()
+    except (EOFError, BrokenPipeError, ConnectionError):
+        pass  # the consumer is gone
+    except BaseException:
+        words = traceback.format_exc()[-8000:]
+        with contextlib.suppress(OSError):
+            link.send(wire.LAST_WORDS + words.encode(errors="replace"))
+        raise
+    finally:
+        link.close()
+
+
+def _prepare(setup: dict[str, Any]) -> None:
+    """Make this process resemble its consumer."""
+    sys.path[:] = setup["path"]
+    sys.argv[:] = setup["argv"]
+    os.environ.clear()
+    os.environ.update(setup["environ"])
+    with contextlib.suppress(OSError):
+        os.chdir(setup["folder"])
+    words = setup["seed"].generator().integers(2**32, size=4, dtype=np.uint32)
+    np.random.seed(words)
+    random.seed(words.tobytes())
+
+
+def _watch(consumer: tuple[int, str]) -> int | None:
+    pid, started = consumer
+    descriptor = watch(pid)
+    if start_time(pid) != started:
+        raise EOFError
+    return descriptor
+
+
+def _listen(loop: ProcessLoop, consumer: int | None, bell: int) -> None:
+    """Start the thread that waits for the bell and for the end of the consumer."""
+    poll = select.poll()
+    poll.register(bell, select.POLLIN)
+    if consumer is not None:
+        poll.register(consumer, select.POLLIN)
+
+    def listen() -> None:
+        rung = False
+        while True:
+            # When the main thread is about to send anyway, look again a millisecond later whether it did.
+            for descriptor, _ in poll.poll(1 if rung else None):
+                # The consumer alone holds the other end of the bell; its end is that of the consumer.
+                if descriptor == consumer or not os.read(bell, 4096):
+                    os._exit(1)
+                rung = True
+            rung = rung and not loop.flush_if_possible()
+
+    threading.Thread(target=listen, name="pescador-listener", daemon=True).start()

@@ -1,0 +1,137 @@
+"""Shared memory that nothing can leave behind.
+
+A segment is POSIX shared memory of mode 0600. Its name is removed in the same breath in which it is
+created; from then on it is known by its file descriptor, which is passed to other processes through
+Unix sockets, and the kernel frees it with the last process that uses it, however that ends. A process
+that is killed between the two system calls leaves a name, from which a later one recognises the
+orphan: ``pescador-<pid>-<start time>-<random>``.
+
+(:class:`multiprocessing.shared_memory.SharedMemory` is the same memory, but before Python 3.13 it
+starts a tracker process, and it keeps the name for as long as the segment.)
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import secrets
+import sys
+
+import numpy as np
+import numpy.typing as npt
+
+from ..exceptions import PescadorError
+from .owner import owner_is_alive, this_owner
+
+try:
+    import _posixshmem
+except ImportError:  # pragma: no cover  # Windows
+    _posixshmem = None  # type: ignore[assignment]
+
+__all__ = ["Bytes", "adopt", "create", "free_bytes", "reclaim"]
+
+Bytes = npt.NDArray[np.uint8]
+
+PREFIX = "pescador-"
+FOLDER = "/dev/shm"
+
+
+def create(n_bytes: int, remedy: str) -> tuple[int, Bytes]:
+    """Create a segment and reserve its memory.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Size, at least 1.
+    remedy : str
+        What the user can do where there is not enough shared memory; part of the error.
+
+    Returns
+    -------
+    fd : int
+        To be closed by the caller.
+    memory : array of shape (n_bytes,), dtype uint8
+        Mapped for as long as this array or a view of it lives.
+    """
+    fd = _open_unnamed()
+    try:
+        _reserve(fd, n_bytes, remedy)
+        return fd, adopt(fd, n_bytes)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def adopt(fd: int, n_bytes: int, private: bool = False) -> Bytes:
+    """Map a segment. What is written into a `private` mapping stays in this process."""
+    flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+    return np.frombuffer(mmap.mmap(fd, n_bytes, flags=flags), np.uint8)
+
+
+def free_bytes() -> int | None:
+    """Return how much shared memory is free; None where that cannot be told."""
+    try:
+        status = os.statvfs(FOLDER)
+    except (OSError, AttributeError):
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def reclaim(dry_run: bool = False) -> list[str]:
+    """Remove segments whose owners are dead, and return their names."""
+    if not os.path.isdir(FOLDER):
+        return []
+    orphans = []
+    for name in sorted(os.listdir(FOLDER)):
+        parts = name.removeprefix(PREFIX).split("-")
+        if name.startswith(PREFIX) and len(parts) == 3 and not owner_is_alive(parts[0], parts[1]):
+            orphans.append(name)
+            if not dry_run:
+                _unlink("/" + name)
+    return orphans
+
+
+def _open_unnamed() -> int:
+    if _posixshmem is None:
+        raise PescadorError("shared memory needs a POSIX system; use backend='thread' here")
+    name = f"/{PREFIX}{this_owner()}-{secrets.token_hex(4)}"
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
+    try:
+        fd: int = _posixshmem.shm_open(name, flags, mode=0o600)
+    except OSError as error:
+        raise PescadorError(
+            f"cannot create shared memory: {error.strerror} (errno {error.errno}). Is {FOLDER} there and "
+            "writable, and are there file descriptors left ('ulimit -n')?"
+        ) from error
+    _unlink(name)
+    return fd
+
+
+def _unlink(name: str) -> None:
+    try:
+        _posixshmem.shm_unlink(name)
+    except FileNotFoundError:
+        pass  # somebody else reclaimed it
+
+
+def _reserve(fd: int, n_bytes: int, remedy: str) -> None:
+    """Give a segment its memory now, so that writing to it can't fail later."""
+    try:
+        os.ftruncate(fd, n_bytes)
+        if hasattr(os, "posix_fallocate"):
+            while True:
+                try:
+                    os.posix_fallocate(fd, 0, n_bytes)
+                    break
+                except InterruptedError:
+                    continue
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EINVAL, errno.EFBIG):
+            raise
+        free = free_bytes()
+        there = "" if free is None else f", where {free:,} bytes are free"
+        place = FOLDER if sys.platform == "linux" else "the system"
+        raise PescadorError(
+            f"there is not enough shared memory: {n_bytes:,} bytes were asked of {place}{there}. {remedy}"
+        ) from error

@@ -1,0 +1,210 @@
+"""In processes, arrays through shared memory.
+
+Small items and all messages go through a Unix socket. The bodies of large ones go through a ring in
+shared memory (see :mod:`.ring`): the worker copies each array once, into the ring, and what the
+consumer gets are views of the ring, valid for as long as it keeps them. When it keeps more than half of
+the ring, further items are delivered as private copies, so that the worker always has room; and when
+neither side can go on for want of room, or an item is larger than the ring, the item gets a segment of
+its own, which the consumer keeps.
+
+The worker creates the ring when the first large item comes, sized for items like that one, and a larger
+one should the items grow; rings that are no longer written to live for as long as something refers
+to them.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from ..exceptions import ParameterError, PescadorError
+from . import segment, wire
+from .launch import Process
+from .link import Link
+from .process import ProcessBackend, Receiver
+from .process_worker import Sender
+from .ring import ALIGNMENT, Allocator, leased
+from .segment import Bytes
+from .wire import Extent
+
+__all__ = ["RingReceiver", "RingSender", "ShmBackend"]
+
+# A ring holds so many items like the one it was made for, within these bounds.
+RING_ITEMS = 8
+MIN_RING_BYTES = 1 << 24
+MAX_RING_BYTES = 1 << 28
+
+REMEDY = (
+    "Choose a smaller ring (ring_bytes), enlarge the shared memory (docker run --shm-size), or use "
+    "backend='zmq'"
+)
+
+
+class ShmBackend(ProcessBackend):
+    """Runs streams in processes that share memory with the consumer.
+
+    Parameters
+    ----------
+    start_method : {'forkserver', 'spawn', 'fork'}, optional
+        How workers start.
+    ring_bytes : int, optional
+        Size of each worker's ring. If not given, eight times the size of the items, at least 16 MiB
+        and at most 256 MiB, and at most half of the shared memory that is free.
+    """
+
+    def __init__(self, start_method: str | None = None, ring_bytes: int | None = None) -> None:
+        super().__init__(start_method)
+        if ring_bytes is not None and (not isinstance(ring_bytes, int) or ring_bytes < 4096):
+            raise ParameterError(
+                f"ring_bytes must be None or a whole number from 4096 on, got {ring_bytes!r}"
+            )
+        self._ring_bytes = ring_bytes
+
+    def transport(self, link: Link, process: Process | None) -> tuple[Any, dict[str, Any], Any]:
+        """Return what makes the two halves of the transport."""
+        return RingSender, {"ring_bytes": self._ring_bytes}, RingReceiver
+
+
+class RingSender(Sender):
+    """The worker's half: owns the ring."""
+
+    def __init__(self, link: Link, ring_bytes: int | None) -> None:
+        super().__init__(link)
+        self._n_segments = 0
+        self._fixed = ring_bytes is not None
+        self._number = 0  # of the ring's segment; 0: there is none yet
+        self._ring: Bytes = np.empty(0, np.uint8)
+        self._allocators = {0: Allocator(0)}  # of the ring, and of earlier ones that are still in use
+        if ring_bytes is not None:
+            self._make_ring(ring_bytes)
+
+    def allocate(self, n_bytes: int, must: bool) -> tuple[Extent, Bytes] | None:
+        if not self._fixed and RING_ITEMS // 2 * n_bytes > len(self._ring):
+            self._grow(n_bytes)
+        offset = self._allocators[self._number].allocate(n_bytes)
+        if offset is not None:
+            return Extent(self._number, offset, n_bytes), self._ring[offset : offset + n_bytes]
+        if must or n_bytes > len(self._ring):
+            number, memory = self._make_segment(n_bytes, is_ring=False)
+            return Extent(number, 0, n_bytes), memory
+        return None
+
+    def free(self, extents: list[Extent]) -> None:
+        for number, offset, _ in extents:
+            allocator = self._allocators[number]
+            allocator.free(offset)
+            if not allocator and number != self._number:
+                self._drop(number)
+
+    def _grow(self, n_bytes: int) -> None:
+        """Replace the ring by one that is large enough for items of this size, if there is memory."""
+        size = max(MIN_RING_BYTES, min(RING_ITEMS * (n_bytes + ALIGNMENT), MAX_RING_BYTES))
+        free = segment.free_bytes()
+        if free is not None:
+            size = min(size, free // 2)
+        size -= size % 4096
+        if size <= len(self._ring):
+            return
+        try:
+            self._make_ring(size)
+        except PescadorError:  # somebody else was faster; what there is must do
+            if not self._number:
+                raise
+
+    def _make_ring(self, n_bytes: int) -> None:
+        earlier = self._number
+        self._number, self._ring = self._make_segment(n_bytes, is_ring=True)
+        self._allocators[self._number] = Allocator(n_bytes)
+        if not self._allocators[earlier]:
+            self._drop(earlier)
+
+    def _drop(self, number: int) -> None:
+        del self._allocators[number]
+        if number:
+            self.link.send(wire.NO_SEGMENT + pickle.dumps(number))
+
+    def _make_segment(self, n_bytes: int, is_ring: bool) -> tuple[int, Bytes]:
+        fd, memory = segment.create(n_bytes, REMEDY)
+        try:
+            self._n_segments += 1
+            self.link.send(wire.SEGMENT + pickle.dumps((self._n_segments, n_bytes, is_ring)), (fd,))
+        finally:
+            os.close(fd)
+        return self._n_segments, memory
+
+
+class RingReceiver(Receiver):
+    """The consumer's half: views of the ring, and leases on them."""
+
+    def __init__(self, link: Link, death: int | None) -> None:
+        super().__init__(link)
+        self._rings: dict[int, Bytes] = {}
+        self._own: dict[int, Bytes] = {}  # segments of one record
+        self._ended: deque[Extent] = deque()  # leases, appended to by any thread
+        self._n_leased = 0  # bytes
+        self._poll = select.poll()
+        self._poll.register(link.socket, select.POLLIN)
+        if death is not None:
+            self._poll.register(death, select.POLLIN)
+
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        return self.link.receive(block=False)
+
+    def wait(self, timeout: float | None) -> bool:
+        return bool(self._poll.poll(timeout))
+
+    def adopt(self, announcement: Any, descriptor: int) -> None:
+        number, n_bytes, is_ring = announcement
+        try:
+            memory = segment.adopt(descriptor, n_bytes)
+        finally:
+            os.close(descriptor)
+        (self._rings if is_ring else self._own)[number] = memory
+
+    def drop(self, number: int) -> None:
+        del self._rings[number]
+
+    def view(self, extent: Extent) -> Bytes:
+        if extent.segment in self._own:
+            return self._own.pop(extent.segment)
+        ring = self._rings[extent.segment]
+        record = ring[extent.offset : extent.offset + extent.n_bytes]
+        self._collect()
+        if self._n_leased + extent.n_bytes > len(ring) // 2:
+            copy = np.empty(extent.n_bytes, np.uint8)
+            np.copyto(copy, record)
+            self.release(extent)
+            return copy
+        self._n_leased += extent.n_bytes
+        return leased(record, self._ended, extent)
+
+    def release(self, extent: Extent) -> None:
+        if self._own.pop(extent.segment, None) is None:
+            super().release(extent)
+
+    def take_released(self) -> list[Extent]:
+        self._collect()
+        return super().take_released()
+
+    def release_is_due(self) -> bool:
+        # A worker that waits for room should hear of it while there is still something to do here.
+        self._collect()
+        return any(8 * self.n_released >= len(ring) for ring in self._rings.values())
+
+    def _collect(self) -> None:
+        while self._ended:
+            try:
+                extent = self._ended.popleft()
+            except IndexError:
+                return
+            self._n_leased -= extent.n_bytes
+            super().release(extent)
+
+    def close(self) -> None:
+        self._rings.clear()
+        self._own.clear()

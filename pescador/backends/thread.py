@@ -1,0 +1,140 @@
+"""In threads of this process: nothing is copied or encoded.
+
+For generators that wait, or that spend their time in code which releases the global interpreter lock.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import warnings
+from typing import Any
+
+from ..core import Streamer
+from ..seeding import Seed
+from .base import Backend, Pool
+from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
+from .worker import WorkerLoop
+
+__all__ = ["ThreadBackend"]
+
+
+class ThreadBackend(Backend):
+    """Runs streams in threads."""
+
+    def open(self, n_workers: int, *, timeout: float, seed: Seed) -> Pool:
+        """Open a pool; its threads start with their first stream."""
+        return _ThreadPool([_ThreadHandle(timeout) for _ in range(n_workers)])
+
+
+class _ThreadPool(WorkerPool):
+    def end_workers(self) -> None:
+        for worker in self.workers:
+            worker.command("stop")
+        for worker in self.workers:
+            assert isinstance(worker, _ThreadHandle)
+            worker.join()
+
+
+class _ThreadHandle(WorkerHandle):
+    """The consumer's side of a worker thread.
+
+    The thread appends to the queues itself, and wakes whoever waits. A waiter announces itself before
+    it looks at its queue, and the thread looks for a waiter after it has appended, so one of them sees
+    the other.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__()
+        self._timeout = timeout
+        self._loop = _ThreadLoop(self)
+        self._thread: threading.Thread | None = None
+        self._n_waiting = 0
+
+    def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
+        super().open(channel, recipe, seed, max_iter)
+        if self._thread is None:
+            # A daemon: a generator that never returns must not keep the interpreter from ending.
+            self._thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
+            self._thread.start()
+
+    def command(self, name: str, *arguments: Any) -> None:
+        self._loop.commands.put((name, *arguments))
+
+    def wait(self, channel: Channel[Any]) -> None:
+        started = time.perf_counter()
+        with self._changed:
+            self._n_waiting += 1
+            try:
+                while self._lacks(channel):
+                    self._changed.wait()
+            finally:
+                self._n_waiting -= 1
+        self.statistics.consumer_wait += time.perf_counter() - started
+
+    def read(self) -> None:
+        raise NotImplementedError("the thread writes into the queues itself")
+
+    def put(self, number: int, entry: Any) -> None:
+        """Append to the queue of a channel. Called by the worker thread."""
+        channel = self.channels.get(number)
+        if channel is not None:
+            channel.queue.append(entry)
+            self.wake()
+
+    def wake(self) -> None:
+        """Have those that wait look at their queues again."""
+        if self._n_waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def fail(self, make_error: Any) -> None:
+        super().fail(make_error)
+        self.wake()
+
+    def stats(self) -> Any:
+        self.statistics.worker_wait = self._loop.waited
+        return super().stats()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        thread.join(self._timeout)
+        if thread.is_alive():
+            warnings.warn(
+                f"a pescador worker thread still runs {self._timeout} s after it was told to stop: its "
+                "generator is blocked, and a thread cannot be killed. Use a process backend for it",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
+
+class _ThreadLoop(WorkerLoop):
+    def __init__(self, handle: _ThreadHandle) -> None:
+        super().__init__()
+        self.commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._handle = handle
+
+    def next_command(self, block: bool) -> tuple[Any, ...] | None:
+        try:
+            return self.commands.get(block)
+        except queue.Empty:
+            return None
+
+    def load(self, recipe: Any) -> Streamer[Any]:
+        return recipe  # type: ignore[no-any-return]
+
+    def encode(self, item: Any) -> Any:
+        return item
+
+    def send(self, number: int, encoded: Any) -> None:
+        self._handle.put(number, encoded)
+
+    def send_end(self, number: int) -> None:
+        self._handle.put(number, End)
+
+    def send_failure(self, number: int, error: BaseException) -> None:
+        self._handle.put(number, Failure(error))

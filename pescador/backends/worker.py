@@ -1,0 +1,214 @@
+"""The loop of a worker: obeys commands, and runs the generators of its streams in turn.
+
+Commands are tuples: ``open``, ``credit`` and ``close`` for a stream, ``stop`` for the worker; a kind of
+worker may add its own. They are looked for between two slices of work, and waited for when no stream
+has credits left. A stream runs for one slice (some items, or a fraction of a millisecond), then the
+next one that has credits does.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Generator
+from typing import Any
+
+from ..core import Context, Streamer
+from ..exceptions import DataError
+from ..seeding import Seed
+
+__all__ = ["Stop", "WorkerLoop", "WorkerStream"]
+
+SLICE_ITEMS = 32
+SLICE_SECONDS = 200e-6
+
+
+class Stop(BaseException):
+    """Raised where the worker is when it is told to stop."""
+
+
+class WorkerStream:
+    """The worker's end of one open stream."""
+
+    __slots__ = ("credits", "is_open", "iterator", "left", "number")
+
+    def __init__(
+        self, number: int, iterator: Generator[Any, None, None], left: int | None, n_credits: int
+    ) -> None:
+        self.number = number
+        self.iterator = iterator
+        self.left = left  # items until max_iter is reached; None if there is no bound
+        self.credits = n_credits  # items it may produce until it must wait
+        self.is_open = True
+
+
+class WorkerLoop(ABC):
+    """Runs streams until it is told to stop."""
+
+    def __init__(self) -> None:
+        self._streams: dict[int, WorkerStream] = {}
+        self._ready: deque[WorkerStream] = deque()  # those that have credits
+        self.waited = 0.0  # seconds
+
+    @abstractmethod
+    def next_command(self, block: bool) -> tuple[Any, ...] | None:
+        """Return the next command, None if there is none and `block` is false."""
+
+    @abstractmethod
+    def load(self, recipe: Any) -> Streamer[Any]:
+        """Return the stream that a recipe describes."""
+
+    @abstractmethod
+    def encode(self, item: Any) -> Any:
+        """Prepare an item for :meth:`send`; may raise anything."""
+
+    @abstractmethod
+    def send(self, number: int, encoded: Any) -> None:
+        """Send an item, perhaps together with later ones."""
+
+    @abstractmethod
+    def send_end(self, number: int) -> None:
+        """Tell that a stream has ended."""
+
+    @abstractmethod
+    def send_failure(self, number: int, error: BaseException) -> None:
+        """Tell that a stream raised."""
+
+    def flush(self) -> None:
+        """Send what was kept to be sent together."""
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        try:
+            while True:
+                self.obey_commands(block=not self._ready)
+                if self._ready:
+                    self._run_slice(self._ready[0])
+        except Stop:
+            pass
+        finally:
+            self._close_all()
+
+    def obey_commands(self, block: bool) -> None:
+        """Obey all commands that came; if `block`, wait for one first."""
+        if block:
+            self.flush()
+            started = time.perf_counter()
+            command = self.next_command(block=True)
+            self.waited += time.perf_counter() - started
+        else:
+            command = self.next_command(block=False)
+        while command is not None:
+            self.obey(*command)
+            command = self.next_command(block=False)
+
+    def obey(self, name: str, *arguments: Any) -> None:
+        """Obey one command."""
+        getattr(self, "obey_" + name)(*arguments)
+
+    def obey_stop(self) -> None:
+        """End the worker."""
+        raise Stop
+
+    def obey_open(self, number: int, recipe: Any, seed: Seed, max_iter: int | None, n_credits: int) -> None:
+        """Open a stream."""
+        try:
+            iterator = self.load(recipe).open(Context(seed), max_iter)
+        except BaseException as error:
+            self.send_failure(number, error)
+            self.flush()
+            return
+        stream = self._streams[number] = WorkerStream(number, iterator, max_iter, n_credits)
+        self._ready.append(stream)
+
+    def obey_credit(self, number: int, n_credits: int) -> None:
+        """Let a stream produce more items."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            if not stream.credits:
+                self._ready.append(stream)
+            stream.credits += n_credits
+
+    def obey_close(self, number: int) -> None:
+        """Close a stream that its consumer gave up."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            self._forget(stream)
+            try:
+                stream.iterator.close()
+            except Exception:
+                pass  # there is nobody left to tell
+            finally:
+                del stream
+
+    def _run_slice(self, stream: WorkerStream) -> None:
+        deadline = time.perf_counter() + SLICE_SECONDS
+        for _ in range(min(stream.credits, SLICE_ITEMS)):
+            try:
+                item = next(stream.iterator)
+            except StopIteration:
+                self._forget(stream)
+                self.send_end(stream.number)
+                break
+            except BaseException as error:
+                self._fail(stream, error)
+                break
+            try:
+                encoded = self.encode(item)
+            except Exception as error:
+                self._fail(stream, self._unsendable(item, error))
+                break
+            del item
+            stream.credits -= 1
+            if stream.left is not None:
+                stream.left -= 1
+            self.send(stream.number, encoded)  # may obey commands, and so close this very stream
+            del encoded
+            if not stream.is_open:
+                break
+            if stream.left == 0:
+                self._finish(stream)
+                break
+            if not stream.credits or time.perf_counter() > deadline:
+                break
+        if stream.is_open:
+            self._ready.popleft()
+            if stream.credits:
+                self._ready.append(stream)
+
+    def _finish(self, stream: WorkerStream) -> None:
+        """End a stream that has given all items it was asked for."""
+        self._forget(stream)
+        try:
+            stream.iterator.close()
+        except BaseException as error:
+            self.send_failure(stream.number, error)
+        else:
+            self.send_end(stream.number)
+
+    def _fail(self, stream: WorkerStream, error: BaseException) -> None:
+        self._forget(stream)
+        self.send_failure(stream.number, error)
+        stream.iterator.close()
+
+    def _forget(self, stream: WorkerStream) -> None:
+        stream.is_open = False
+        self._streams.pop(stream.number, None)
+        if stream.credits:
+            self._ready.remove(stream)
+
+    def _close_all(self) -> None:
+        for stream in list(self._streams.values()):
+            self.obey_close(stream.number)
+
+    @staticmethod
+    def _unsendable(item: Any, error: Exception) -> DataError:
+        from ..maps import describe  # only needed when something went wrong
+
+        failure = DataError(
+            f"an item cannot be sent to the consumer: {describe(item)}: {type(error).__name__}: {error}. "
+            "Yield arrays or objects that can be pickled, or use backend='thread'"
+        )
+        failure.__cause__ = error
+        return failure

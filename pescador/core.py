@@ -1,0 +1,507 @@
+"""Streamer, the recipe of a stream, and how a stream is opened.
+
+Opening a stream makes a shallow *activated copy* of its recipe, which holds the running iterator, so
+several openings of one Streamer never share state and none of its arguments is copied. Who opens a
+stream hands it a :class:`Context`: the seed of this activation, and the *opener* with which it opens
+streams below it (in this process, or on the workers of a pool).
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import count, islice
+from threading import get_ident
+from types import GeneratorType, TracebackType
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
+
+import numpy as np
+
+from . import seeding
+from .exceptions import ParameterError, PescadorError
+from .seeding import RNG, Seed
+
+__all__ = ["Context", "Opener", "Streamer", "streamable"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+P = ParamSpec("P")
+Self = TypeVar("Self", bound="Streamer[Any]")
+
+
+class Opener(Protocol):
+    """Opens streams for the mux that asks, here or elsewhere."""
+
+    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Return an iterator over at most `max_iter` items of `streamer`.
+
+        Nothing runs before the first item is asked for, and the iterator has ``close()``.
+        """
+        ...
+
+    @property
+    def ahead(self) -> int:
+        """How many activations the mux may open before it needs them."""
+        ...
+
+
+class _HereOpener:
+    """Opens streams in this process, when they are needed."""
+
+    __slots__ = ()
+    ahead = 0
+
+    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        return streamer.open(Context(seed, self), max_iter)
+
+
+HERE: Opener = _HereOpener()
+
+
+class Context:
+    """What a stream is opened with: its seed, and the opener for streams below it."""
+
+    __slots__ = ("_seed", "opener")
+
+    def __init__(self, seed: Seed, opener: Opener = HERE) -> None:
+        self._seed = seed
+        self.opener = opener
+
+    def seed(self) -> Seed:
+        """Return the seed of the next opening."""
+        return self._seed
+
+
+class _ArgumentContext(Context):
+    """For a stream among a recipe's arguments, which may be opened many times."""
+
+    __slots__ = ("_openings",)
+
+    def __init__(self, seed: Seed) -> None:
+        super().__init__(seed)
+        self._openings = count()
+
+    def seed(self) -> Seed:
+        return self._seed.child(next(self._openings))
+
+
+class Streamer(Generic[T_co]):
+    """The recipe of a stream: an iterable, or a generator function and its arguments.
+
+    A recipe can be opened any number of times, nested, pickled and sent to another process.
+
+    Parameters
+    ----------
+    streamer : iterable, callable or Streamer
+        What produces the items: any iterable, or a generator function (also a partial, a bound
+        method or an object whose ``__call__`` is a generator function). A one-shot iterator
+        continues where it was left.
+    *args, **kwargs
+        Arguments of the generator function. Streamers among them (also in a list, tuple or dict)
+        inherit their randomness from this stream, and :data:`pescador.RNG` is replaced with a
+        :class:`numpy.random.Generator` of the activation's own seed.
+
+    Attributes
+    ----------
+    streamer, args, kwargs
+        As given.
+    stream_ : iterator or None
+        The open iterator, in an activated copy.
+    is_activated_copy : bool
+        Whether this object is an activated copy.
+
+    Raises
+    ------
+    PescadorError
+        If `streamer` is neither an iterable nor a callable, or arguments come with an iterable.
+
+    Examples
+    --------
+    >>> from pescador import Streamer
+    >>> def count_to(n):
+    ...     for i in range(n):
+    ...         yield i
+    >>> stream = Streamer(count_to, 5)
+    >>> list(stream)
+    [0, 1, 2, 3, 4]
+    >>> list(stream(max_iter=3))
+    [0, 1, 2]
+    >>> list(stream.cycle(max_iter=7))
+    [0, 1, 2, 3, 4, 0, 1]
+    """
+
+    stream_: Iterator[T_co] | None = None
+    is_activated_copy = False
+    _context: Context | None = None
+    _with_block_of: int | None = None  # the thread, if this copy was activated by a with block
+
+    def __init__(
+        self, streamer: Callable[..., Iterable[T_co]] | Iterable[T_co], *args: Any, **kwargs: Any
+    ) -> None:
+        iterable = _is_iterable(streamer)
+        if not (iterable or callable(streamer)):
+            raise ParameterError(
+                f"Streamer takes an iterable or a generator function, not {_shown(streamer)} "
+                f"of type {type(streamer).__name__}"
+            )
+        if (args or kwargs) and not callable(streamer):
+            raise ParameterError(
+                f"arguments were given, but {_shown(streamer)} of type {type(streamer).__name__} is an "
+                "iterable, which takes none; pass a generator function to use them"
+            )
+        if isinstance(streamer, Streamer) and (args or kwargs):
+            raise ParameterError(
+                "arguments were given, but a Streamer already holds its own; to transform it, write "
+                "Streamer(function, streamer, ...)"
+            )
+        self.streamer = streamer
+        self.args = args
+        self.kwargs = kwargs
+        self._called = callable(streamer) and not (iterable and not args and not kwargs)
+        self._binds = _binds(args) or _binds(kwargs.values())
+
+    # Iteration
+
+    def iterate(self, max_iter: float | None = None) -> Generator[T_co, None, None]:
+        """Open the stream and iterate over it once.
+
+        Parameters
+        ----------
+        max_iter : int, optional
+            At most so many items are taken, and none beyond them. A float is taken if it is whole.
+
+        Yields
+        ------
+        item
+            The items of the stream, unchanged.
+        """
+        return self._iterate(check_max_iter(max_iter))
+
+    def cycle(self, max_iter: float | None = None) -> Generator[T_co, None, None]:
+        """Iterate over the stream again and again.
+
+        The first epoch is that of :meth:`iterate`; each further one has a seed of its own. A stream
+        that yields nothing ends.
+
+        Parameters
+        ----------
+        max_iter : int, optional
+            At most so many items are taken in all.
+
+        Yields
+        ------
+        item
+            The items of the stream, unchanged.
+        """
+        return self._cycle(check_max_iter(max_iter))
+
+    def __call__(
+        self,
+        max_iter: float | None = None,
+        cycle: bool = False,
+        *,
+        max_items: float | None = None,
+    ) -> Generator[T_co, None, None]:
+        """Iterate over the stream, once or (`cycle`) again and again.
+
+        Parameters
+        ----------
+        max_iter : int, optional
+            At most so many items are taken.
+        cycle : bool
+            Start again whenever the stream ends.
+        max_items : int, optional
+            Another name for `max_iter`, which the documentation of version 2 uses.
+        """
+        if max_items is not None:
+            if max_iter is not None:
+                raise ParameterError("max_iter and max_items are the same; give one of them")
+            max_iter = max_items
+        return self.cycle(max_iter) if cycle else self.iterate(max_iter)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return self.iterate()
+
+    def _iterate(self, max_iter: int | None) -> Generator[T_co, None, None]:
+        if max_iter == 0:
+            return
+        active = self._enter()
+        try:
+            stream = cast("Iterator[T_co]", active.stream_)
+            yield from stream if max_iter is None else islice(stream, max_iter)
+        finally:
+            self._exit(active)
+
+    def _cycle(self, max_iter: int | None) -> Generator[T_co, None, None]:
+        context = self._context or Context(Seed())
+        seed = context.seed()
+        for epoch in count():
+            taken = 0
+            items = self.open(
+                Context(seed.child(seeding.EPOCH, epoch) if epoch else seed, context.opener), max_iter
+            )
+            try:
+                for item in items:
+                    taken += 1
+                    yield item
+            finally:
+                items.close()
+            if max_iter is not None:
+                max_iter -= taken
+            if not taken or max_iter == 0:
+                return
+
+    # Activation
+
+    def open(self, context: Context, max_iter: int | None = None) -> Generator[T_co, None, None]:
+        """Iterate over the stream with a given seed and opener (for authors of muxes and backends).
+
+        Parameters
+        ----------
+        context : Context
+            The seed of this activation, and what streams below this one are opened with.
+        max_iter : int, optional
+            At most so many items are taken.
+        """
+        bound = self._bind(context)
+        return bound.iterate(max_iter)
+
+    def _bind(self: Self, context: Context) -> Self:
+        """Return a shallow copy that is opened with `context`."""
+        # The list of open copies is shared by all copies, so it must be there before the first.
+        # setdefault is atomic: two threads that open this stream at once get the same list.
+        self.__dict__.setdefault("_open_copies", [])
+        bound = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__)
+        bound._context = context
+        return bound
+
+    def _enter(self: Self, with_block_of: int | None = None) -> Self:
+        active = self._bind(self._context or Context(Seed()))
+        active.is_activated_copy = True
+        active._with_block_of = with_block_of
+        active._activate()
+        self.__dict__["_open_copies"].append(active)
+        return active
+
+    def _exit(self, active: Streamer[Any]) -> None:
+        self.__dict__["_open_copies"].remove(active)
+        active._deactivate()
+
+    def _activate(self) -> None:
+        """Set ``stream_``. Runs on the activated copy; override it for a new type of stream."""
+        context = cast("Context", self._context)
+        source = self.streamer
+        if isinstance(source, Streamer):
+            self.stream_ = context.opener.open(source, context.seed(), None)
+        elif self._called:
+            args, kwargs = self.args, self.kwargs
+            if self._binds:
+                args, kwargs = bind_arguments(args, kwargs, context)
+            result = source(*args, **kwargs)  # type: ignore[operator]
+            if not _is_iterable(result):
+                raise ParameterError(
+                    f"{_shown(source)} returned {_shown(result)} of type {type(result).__name__}, "
+                    "which is not an iterator; is it a generator function (does it yield)?"
+                )
+            self.stream_ = iter(result)
+        else:
+            stream = iter(cast("Iterable[T_co]", source))
+            # Only a generator that was made here is ours to close. An islice has no close(), so a
+            # one-shot iterator stays usable, and is taken on from where it was left.
+            ours = isinstance(stream, GeneratorType) and stream is not source
+            self.stream_ = stream if ours else islice(stream, None)
+
+    def _deactivate(self) -> None:
+        stream, self.stream_ = self.stream_, None
+        # Whatever was opened here is closed here, now and not when it happens to be collected.
+        close = getattr(stream, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self: Self) -> Self:
+        return self._enter(with_block_of=get_ident())
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        thread = get_ident()
+        copies = self.__dict__["_open_copies"]
+        self._exit(next(active for active in reversed(copies) if active._with_block_of == thread))
+
+    @property
+    def active_count_(self) -> int:
+        """Number of open activations."""
+        return len(self.__dict__.get("_open_copies", ()))
+
+    @property
+    def active(self) -> int:
+        """Number of open activations (0 is false)."""
+        return self.active_count_
+
+    # Copies
+
+    def __copy__(self: Self) -> Self:
+        self._refuse_activated("copied")
+        duplicate = object.__new__(type(self))
+        duplicate.__dict__.update(self.__dict__)
+        duplicate.__dict__.pop("_open_copies", None)
+        return duplicate
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._refuse_activated("pickled or deep-copied")
+        if isinstance(self.streamer, Iterator):
+            raise PescadorError(
+                f"a Streamer of {_shown(self.streamer)} cannot be pickled, deep-copied or sent to a worker: "
+                "an open iterator has no recipe to start it again. Give the function and its arguments "
+                "instead: Streamer(buffer_stream, stream, 16), not Streamer(buffer_stream(stream, 16))"
+            )
+        state = self.__dict__.copy()
+        state.pop("_open_copies", None)
+        state.pop("_context", None)
+        return state
+
+    def _refuse_activated(self, what: str) -> None:
+        if self.is_activated_copy:
+            raise PescadorError(
+                f"an activated copy of a {type(self).__name__} cannot be {what}: it holds a running "
+                "iterator. Use the Streamer from which it was activated"
+            )
+
+    def __repr__(self) -> str:
+        arguments = [_shown(self.streamer)]
+        arguments += [_shown(value) for value in self.args]
+        arguments += [f"{name}={_shown(value)}" for name, value in self.kwargs.items()]
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def streamable(function: Callable[P, Iterable[T]]) -> Callable[P, Streamer[T]]:
+    """Turn a generator function into a factory of Streamers.
+
+    Parameters
+    ----------
+    function : callable
+        A generator function.
+
+    Returns
+    -------
+    factory : callable
+        Takes the same arguments, and returns ``Streamer(function, *args, **kwargs)``.
+
+    Examples
+    --------
+    >>> from pescador import streamable
+    >>> @streamable
+    ... def count_to(n):
+    ...     yield from range(n)
+    >>> stream = count_to(3)
+    >>> list(stream), list(stream.cycle(5))
+    ([0, 1, 2], [0, 1, 2, 0, 1])
+    """
+    if not callable(function):
+        raise ParameterError(f"streamable takes a generator function, not {_shown(function)}")
+
+    @functools.wraps(function)
+    def factory(*args: P.args, **kwargs: P.kwargs) -> Streamer[T]:
+        return Streamer(_Undecorated(factory), *args, **kwargs)
+
+    return factory
+
+
+class _Undecorated:
+    """Calls the function below a decorator.
+
+    The decorated name is what a pickle finds in the module, so the recipe refers to that.
+    """
+
+    __slots__ = ("factory",)
+
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.factory.__wrapped__(*args, **kwargs)
+
+
+def check_max_iter(max_iter: float | None) -> int | None:
+    """Return `max_iter` as None or an int, or raise ParameterError."""
+    if max_iter is None:
+        return None
+    number = -1
+    try:
+        number = operator.index(max_iter)  # type: ignore[arg-type]  # a float raises, see below
+    except TypeError:
+        if isinstance(max_iter, float | np.floating) and float(max_iter).is_integer():
+            number = int(max_iter)
+    if number < 0:
+        raise ParameterError(f"max_iter must be None or a non-negative whole number, got {max_iter!r}")
+    return number
+
+
+def bind_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any], context: Context
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give streams and RNG markers among arguments the seeds of this activation.
+
+    Containers are looked into one level deep, and only if they hold something to replace are they
+    copied; nothing else is.
+    """
+    generators, streams = count(), count()
+    seed: Seed | None = None
+
+    def child(*key: int) -> Seed:
+        nonlocal seed
+        if seed is None:
+            seed = context.seed()
+        return seed.child(*key)
+
+    def bind(value: Any) -> Any:
+        if value is RNG:
+            return child(seeding.GENERATOR, next(generators)).generator()
+        if isinstance(value, Streamer):
+            return value._bind(_ArgumentContext(child(seeding.ARGUMENT, next(streams))))
+        if type(value) in (list, tuple):
+            if any(_inherits(entry) for entry in value):
+                return type(value)([bind(entry) for entry in value])
+        elif type(value) is dict and any(_inherits(entry) for entry in value.values()):
+            return {key: bind(entry) for key, entry in value.items()}
+        return value
+
+    return tuple([bind(value) for value in args]), {key: bind(value) for key, value in kwargs.items()}
+
+
+def _inherits(value: Any) -> bool:
+    return value is RNG or isinstance(value, Streamer)
+
+
+def _binds(values: Iterable[Any]) -> bool:
+    """Whether anything among a recipe's arguments inherits its seed from the activation."""
+    for value in values:
+        if _inherits(value):
+            return True
+        entries = value.values() if type(value) is dict else value
+        if type(value) in (list, tuple, dict) and any(map(_inherits, entries)):
+            return True
+    return False
+
+
+def _is_iterable(value: Any) -> bool:
+    kind = type(value)
+    return hasattr(kind, "__iter__") or (hasattr(kind, "__getitem__") and not isinstance(value, type))
+
+
+def _shown(value: Any) -> str:
+    """Return a short text for messages: the name of a function, the type of anything large."""
+    if isinstance(value, functools.partial):
+        return f"partial({_shown(value.func)}, ...)"
+    if isinstance(value, _Undecorated):
+        return _shown(value.factory)
+    if isinstance(value, str | bytes | int | float | complex | None):
+        text = repr(value)
+        return text if len(text) <= 40 else text[:37] + "..."
+    name = getattr(value, "__qualname__", None)
+    return name if isinstance(name, str) else f"<{type(value).__name__}>"

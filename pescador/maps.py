@@ -1,0 +1,321 @@
+"""Maps: generators that batch and reformat the items of a stream.
+
+Each takes any iterable of dicts. To get a Streamer again, hand the map to one:
+``Streamer(buffer_stream, stream, 128)``.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .exceptions import DataError, ParameterError
+from .memory import empty
+from .seeding import RandomState, Seed, SeedSource
+
+__all__ = ["buffer_stream", "cache", "keras_tuples", "tuples"]
+
+T = TypeVar("T")
+Item = Mapping[str, Any]
+Array = npt.NDArray[Any]
+
+
+def buffer_stream(
+    stream: Iterable[Item], buffer_size: int, partial: bool = False, axis: int | None = None
+) -> Generator[dict[str, Array], None, None]:
+    """Collect the items of a stream into batches.
+
+    Parameters
+    ----------
+    stream : iterable of dict
+        Every item has the same keys. The values of a key are arrays (or scalars) of one shape; their
+        dtypes are promoted as by :func:`numpy.stack`.
+    buffer_size : int
+        Number of items in a batch.
+    partial : bool
+        Whether the items left at the end of the stream are yielded as a smaller batch.
+    axis : int, optional
+        Axis along which the values are concatenated; they may differ in length along it. If not
+        given, they are stacked along a new first axis.
+
+    Yields
+    ------
+    batch : dict of numpy.ndarray
+        Values of shape (buffer_size, ...), or with `axis` as :func:`numpy.concatenate` gives them.
+
+    Raises
+    ------
+    DataError
+        If an item does not fit those before it.
+
+    Examples
+    --------
+    >>> import numpy as np, pescador
+    >>> samples = ({'X': np.zeros((4, 5)), 'Y': i} for i in range(10))
+    >>> for batch in pescador.buffer_stream(samples, 4):
+    ...     print(batch['X'].shape, batch['Y'])
+    (4, 4, 5) [0 1 2 3]
+    (4, 4, 5) [4 5 6 7]
+    """
+    try:
+        size = operator.index(buffer_size)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ParameterError(f"buffer_size must be a whole number from 1 on, got {buffer_size!r}")
+    if axis is not None and not isinstance(axis, int | np.integer):
+        raise ParameterError(f"axis must be None or a whole number, got {axis!r}")
+    if not isinstance(stream, Iterable):
+        raise ParameterError(f"buffer_stream takes a stream of dicts, not a {type(stream).__name__}")
+    return _batches(stream, size, partial, None if axis is None else int(axis))
+
+
+def _batches(
+    stream: Iterable[Item], size: int, partial: bool, axis: int | None
+) -> Generator[dict[str, Array], None, None]:
+    columns: dict[str, _Column] = {}
+    n_items = 0
+    for item in stream:
+        if not isinstance(item, Mapping):
+            raise DataError(f"buffer_stream takes dicts, but got {describe(item)}")
+        if not n_items:
+            columns = {key: _Column(size, axis) for key in item}
+        elif item.keys() != columns.keys():
+            raise DataError(f"a batch with keys {list(columns)} cannot take an item {describe(item)}")
+        for key, value in item.items():
+            try:
+                columns[key].append(value)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{key!r} cannot be batched: {error}; the item is {describe(item)}") from None
+        n_items += 1
+        if n_items == size:
+            # The arrays are handed over before they are yielded, so that nothing here keeps them.
+            batch = {key: column.array() for key, column in columns.items()}
+            columns, n_items = {}, 0
+            yield batch
+            del batch
+    if partial and n_items:
+        yield {key: column.array() for key, column in columns.items()}
+
+
+class _Column:
+    """The values of one key of a batch, in an array allocated when the first one comes."""
+
+    __slots__ = ("_array", "_axis", "_filled", "_size", "_stacked")
+
+    def __init__(self, size: int, axis: int | None) -> None:
+        self._size = size
+        self._stacked = axis is None
+        self._axis = axis or 0
+        self._filled = 0  # along the axis
+        self._array: Array | None = None
+
+    def append(self, value: Any) -> None:
+        value = np.asarray(value)
+        if self._stacked:
+            value = value[np.newaxis]
+        elif not -value.ndim <= self._axis < value.ndim:
+            raise ValueError(f"it has no axis {self._axis}, for its shape is {value.shape}")
+        if self._array is None:
+            self._axis %= value.ndim
+            self._array = empty(self._shape(value, self._size * value.shape[self._axis]), value.dtype)
+        array = self._array
+        if value.dtype != array.dtype or value.shape[1:] != array.shape[1:] or not self._stacked:
+            array = self._make_fit(value)
+        end = self._filled + value.shape[self._axis]
+        if self._axis == 0:
+            array[self._filled : end] = value
+        else:
+            array[(slice(None),) * self._axis + (slice(self._filled, end),)] = value
+        self._filled = end
+
+    def array(self) -> Array:
+        """Return what was collected."""
+        assert self._array is not None
+        if self._filled == self._array.shape[self._axis]:
+            return self._array
+        return self._array[(slice(None),) * self._axis + (slice(self._filled),)].copy()
+
+    def _shape(self, value: Array, length: int) -> tuple[int, ...]:
+        return (*value.shape[: self._axis], length, *value.shape[self._axis + 1 :])
+
+    def _make_fit(self, value: Array) -> Array:
+        """Return the array, replaced if `value` needs a wider dtype or more room."""
+        array = self._array
+        assert array is not None
+        if value.ndim != array.ndim or self._shape(value, 0) != self._shape(array, 0):
+            first = int(self._stacked)
+            raise ValueError(
+                f"its shape is {value.shape[first:]}, that of the batch so far {array.shape[first:]}"
+            )
+        dtype = np.result_type(array.dtype, value.dtype)
+        length = array.shape[self._axis]
+        needed = self._filled + value.shape[self._axis]
+        if dtype != array.dtype or needed > length:
+            self._array = empty(self._shape(array, max(length, 2 * needed if needed > length else 0)), dtype)
+            kept = (slice(None),) * self._axis + (slice(self._filled),)
+            self._array[kept] = array[kept]
+        return self._array  # type: ignore[return-value]  # set above
+
+
+def tuples(stream: Iterable[Item], *keys: str) -> Generator[tuple[Any, ...], None, None]:
+    """Reformat items as tuples of some of their values.
+
+    Parameters
+    ----------
+    stream : iterable of dict
+        What to reformat.
+    *keys : str
+        Keys of the values, in the order of the tuple.
+
+    Yields
+    ------
+    values : tuple
+
+    Raises
+    ------
+    DataError
+        If an item lacks a key.
+
+    Examples
+    --------
+    >>> import pescador
+    >>> list(pescador.tuples([{'X': 1, 'Y': 2, 'Z': 3}], 'X', 'Z'))
+    [(1, 3)]
+    """
+    if not keys:
+        raise ParameterError("tuples needs at least one key")
+    return (tuple([_value(item, key) for key in keys]) for item in stream)
+
+
+def keras_tuples(
+    stream: Iterable[Item],
+    inputs: str | Iterable[str] | None = None,
+    outputs: str | Iterable[str] | None = None,
+) -> Generator[tuple[Any, Any], None, None]:
+    """Reformat items as pairs of inputs and outputs, as Keras takes them.
+
+    Parameters
+    ----------
+    stream : iterable of dict
+        What to reformat.
+    inputs, outputs : str, iterable of str, or None
+        A key gives its value, several keys give a list of their values, None gives None.
+
+    Yields
+    ------
+    x, y : tuple
+        The values of `inputs` and of `outputs`.
+
+    Raises
+    ------
+    DataError
+        If an item lacks a key.
+
+    Examples
+    --------
+    >>> import pescador
+    >>> list(pescador.keras_tuples([{'X': 1, 'Y': 2, 'Z': 3}], ['X', 'Y'], 'Z'))
+    [([1, 2], 3)]
+    """
+    inputs, outputs = (
+        keys if keys is None or isinstance(keys, str) else list(keys) for keys in (inputs, outputs)
+    )
+    if not inputs and not outputs:
+        raise ParameterError("keras_tuples needs at least one key, for inputs or for outputs")
+
+    def values(item: Item, keys: str | list[str] | None) -> Any:
+        if keys is None or isinstance(keys, str):
+            return None if keys is None else _value(item, keys)
+        return [_value(item, key) for key in keys]
+
+    return ((values(item, inputs), values(item, outputs)) for item in stream)
+
+
+def cache(
+    stream: Iterable[T], n_cache: int, prob: float = 0.5, random_state: RandomState = None
+) -> Generator[T, None, None]:
+    """Replay earlier items between those of a slow stream.
+
+    A reservoir holds a uniform sample of all items that the stream gave so far.
+
+    Parameters
+    ----------
+    stream : iterable
+        Items of any kind.
+    n_cache : int
+        Number of items in the reservoir.
+    prob : float
+        Probability that the next item comes from the reservoir, at least 0 and below 1.
+    random_state : int, SeedSequence, Generator, RandomState or None
+        In a recipe, pass :data:`pescador.RNG`: ``Streamer(cache, stream, 100, random_state=RNG)``.
+
+    Yields
+    ------
+    item
+        An item of the stream, or a copy of an earlier one. Ends when the stream does.
+
+    Examples
+    --------
+    >>> import pescador
+    >>> list(pescador.cache('abcd', 2, prob=0.5, random_state=0))
+    ['a', 'b', 'a', 'b', 'c', 'd']
+    """
+    try:
+        size = operator.index(n_cache)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ParameterError(f"n_cache must be a whole number from 1 on, got {n_cache!r}")
+    if not isinstance(prob, int | float | np.integer | np.floating) or not 0 <= prob < 1:
+        raise ParameterError(f"prob must be at least 0 and below 1, got {prob!r}")
+    return _cached(stream, size, prob, SeedSource(random_state))
+
+
+def _cached(stream: Iterable[T], size: int, prob: float, source: SeedSource) -> Generator[T, None, None]:
+    uniforms = _uniforms(source.resolve(Seed()).generator())
+    reservoir: list[T] = []
+    for n_seen, item in enumerate(stream, 1):
+        # Copies, because a consumer may write into what it gets.
+        if len(reservoir) < size:
+            reservoir.append(copy.deepcopy(item))
+        else:
+            place = int(next(uniforms) * n_seen)
+            if place < size:
+                reservoir[place] = copy.deepcopy(item)
+        yield item
+        while next(uniforms) < prob:
+            yield copy.deepcopy(reservoir[int(next(uniforms) * len(reservoir))])
+
+
+def _uniforms(rng: np.random.Generator) -> Iterator[float]:
+    def blocks() -> Iterator[list[float]]:
+        while True:
+            yield rng.random(1024).tolist()
+
+    return chain.from_iterable(blocks())
+
+
+def _value(item: Item, key: str) -> Any:
+    try:
+        return item[key]
+    except (KeyError, TypeError, IndexError):
+        raise DataError(f"there is no {key!r} in {describe(item)}") from None
+
+
+def describe(item: Any) -> str:
+    """Return a text with the keys, shapes and dtypes of an item, without its data."""
+    if isinstance(item, Mapping):
+        return "{" + ", ".join(f"{key!r}: {describe(value)}" for key, value in item.items()) + "}"
+    if isinstance(item, np.ndarray | np.generic):
+        return f"{type(item).__name__}(shape={item.shape}, dtype={item.dtype})"
+    if isinstance(item, tuple | list):
+        entries = ", ".join(describe(entry) for entry in item[:4]) + (", ..." if len(item) > 4 else "")
+        return f"{type(item).__name__} of {len(item)}: [{entries}]"
+    return type(item).__name__

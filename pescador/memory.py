@@ -1,0 +1,58 @@
+"""Arrays that a worker can deliver without copying them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["allocate_with", "empty"]
+
+Allocate = Callable[[int], "npt.NDArray[np.uint8] | None"]
+
+_allocate: Allocate | None = None
+
+
+def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = float, order: str = "C") -> npt.NDArray[Any]:
+    """Return a new array of undefined content, like :func:`numpy.empty`.
+
+    Inside a worker of the ``shm`` backend the array lies in shared memory if there is room, so
+    yielding it copies nothing. Everywhere else this is :func:`numpy.empty`.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        Shape of the array.
+    dtype : dtype
+        Type of its elements.
+    order : {'C', 'F'}
+        Memory layout.
+
+    Returns
+    -------
+    array : numpy.ndarray
+
+    Examples
+    --------
+    >>> import pescador
+    >>> pescador.empty((2, 3), dtype='float32').shape
+    (2, 3)
+    """
+    dtype = np.dtype(dtype)
+    if _allocate is not None and not dtype.hasobject:
+        shape = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
+        n_bytes = dtype.itemsize
+        for length in shape:
+            n_bytes *= int(length)
+        memory = _allocate(n_bytes)
+        if memory is not None:
+            return np.ndarray(shape, dtype, memory, order=order)  # type: ignore[call-overload,no-any-return]
+    return np.empty(shape, dtype, order)  # type: ignore[call-overload,no-any-return]
+
+
+def allocate_with(allocate: Allocate | None) -> None:
+    """Have :func:`empty` take memory from `allocate`, which returns None when it has none to give."""
+    global _allocate
+    _allocate = allocate

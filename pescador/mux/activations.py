@@ -1,0 +1,223 @@
+"""Which stream a StochasticMux opens next, and for how many samples.
+
+Both are sequences fixed by the seed of the mux. An activation is known by its *position* in the
+sequence, from which the seed of the stream and its budget follow. Positions that turn out not to be
+usable (a stream that is already active, or was found empty) are passed over and keep their number, so
+what is at one position never depends on how long the streams before it were.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterator, Sized
+from itertools import chain, islice
+from typing import Protocol
+
+import numpy as np
+
+from .. import seeding
+from ..exceptions import ParameterError
+from ..sampling import FIRST_BLOCK, LAST_BLOCK, Categorical, Draws, Floats, Permutation
+from ..seeding import Seed
+from .base import check_mode
+
+__all__ = ["Activations", "Budgets", "Exhaustive", "Proposals"]
+
+MODES = ("with_replacement", "single_active", "exhaustive")
+DISTS = ("poisson", "constant", "binomial")
+
+# How many proposals in a row may be unusable before the draw is made among the usable ones alone,
+# which costs O(n) but always succeeds.
+MAX_PROPOSALS = 100
+
+
+class Indices(Container[int], Sized, Protocol):
+    """The active streams, by index."""
+
+
+class Activations(ABC):
+    """The sequence of streams that a mux opens."""
+
+    @abstractmethod
+    def take(self, active: Indices) -> tuple[int, int] | None:
+        """Return position and index of the next stream to open, None if there is none."""
+
+    @abstractmethod
+    def drop(self, index: int) -> None:
+        """Never return `index` again."""
+
+    @abstractmethod
+    def reweigh(self, weights: Floats | None) -> None:
+        """Use other weights from now on."""
+
+    @property
+    @abstractmethod
+    def n_candidates(self) -> int:
+        """Number of streams that may still be returned."""
+
+
+class Proposals(Activations):
+    """Independent draws by weight.
+
+    Parameters
+    ----------
+    n : int
+        Number of streams.
+    weights : array of shape (n,) or None
+        Equal if None.
+    rng : numpy.random.Generator
+        Used by nobody else.
+    repeat : bool
+        Whether a stream may be opened while it is active. If not, the first proposal that is not
+        active is taken, which is a draw by weight among those that are not.
+    """
+
+    def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator, repeat: bool) -> None:
+        self._n = n
+        self._repeat = repeat
+        self._dropped: set[int] = set()
+        self._weights = weights
+        self._choice = Categorical(n, weights)
+        self._draws = Draws(rng, self._choice)
+        self._position = -1
+
+    def take(self, active: Indices) -> tuple[int, int] | None:
+        choice = self._choice
+        if not choice.n_live:
+            return None
+        if self._repeat:
+            for index in self._draws.slots:
+                self._position += 1
+                if index in choice:
+                    return self._position, index
+        if choice.n_live > len(active):
+            for index in islice(self._draws.slots, MAX_PROPOSALS):
+                self._position += 1
+                if index not in active and index in choice:
+                    return self._position, index
+        return self._take_among_usable(active)
+
+    def _take_among_usable(self, active: Indices) -> tuple[int, int] | None:
+        weights = np.ones(self._n) if self._weights is None else self._weights.copy()
+        weights[[i for i in range(self._n) if i in active or i in self._dropped]] = 0
+        if not weights.any():
+            return None
+        self._position += 1
+        index = Categorical(self._n, weights).locate(np.array([self._draws.uniform()]))[0]
+        return self._position, index
+
+    def drop(self, index: int) -> None:
+        self._dropped.add(index)
+        if self._choice.drop(index):
+            self._draws.remap()
+
+    def reweigh(self, weights: Floats | None) -> None:
+        self._weights = weights
+        self._draws.sampler = self._choice = Categorical(self._n, weights)
+        for index in self._dropped:
+            self._choice.drop(index)
+        self._draws.remap()
+
+    @property
+    def n_candidates(self) -> int:
+        return self._choice.n_live
+
+
+class Exhaustive(Activations):
+    """One weighted permutation: each stream once."""
+
+    def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
+        self._order = Permutation(n, weights, rng)
+        self._position = -1
+
+    def take(self, active: Indices) -> tuple[int, int] | None:
+        if not self._order:
+            return None
+        self._position += 1
+        return self._position, self._order.pop()
+
+    def drop(self, index: int) -> None:
+        """Nothing comes twice anyway."""
+
+    def reweigh(self, weights: Floats | None) -> None:
+        self._order.reweigh(weights)
+
+    @property
+    def n_candidates(self) -> int:
+        return len(self._order)
+
+
+class Budgets:
+    """How many samples each activation gives: at least 1, and `rate` on average.
+
+    Parameters
+    ----------
+    rate : float or None
+        None gives each stream as many samples as it has.
+    dist : {'poisson', 'constant', 'binomial'}
+        1 + Poisson(rate - 1); `rate` itself; or 1 + Binomial(N, p) with N·p = rate - 1 and p as close
+        to the stream's share of the draws as a whole N allows.
+    seed : Seed
+        That of the mux.
+    share : float or None
+        The share of the draws that each stream has while it is active; None if they differ.
+    """
+
+    def __init__(self, rate: float | None, dist: str, seed: Seed, share: float | None) -> None:
+        self.rate = rate
+        self._dist = dist
+        self._seed = seed.child(seeding.BUDGETS)
+        self._share = share
+        self._next = 0  # position of what _values gives next
+        self._values = chain.from_iterable(self._blocks())
+
+    @staticmethod
+    def check(rate: float | None, dist: str) -> None:
+        """Raise ParameterError unless budgets of this kind exist."""
+        check_mode(dist, DISTS, "dist")
+        if rate is None:
+            return
+        if not isinstance(rate, int | float | np.integer | np.floating) or not 1 <= rate < 2**53:
+            raise ParameterError(
+                "rate is the mean number of samples of an activation, which has at least one: it must be "
+                f"None or a number from 1 on, got {rate!r}"
+            )
+        if dist == "constant" and rate != int(rate):
+            raise ParameterError(f"with dist='constant', rate must be a whole number, got {rate!r}")
+
+    def at(self, position: int, share: float) -> int | None:
+        """Return the budget of an activation; positions must be asked for in rising order.
+
+        `share` counts only where shares differ.
+        """
+        if self.rate is None:
+            return None
+        if self._dist == "constant":
+            return int(self.rate)
+        if self._dist == "binomial" and self._share is None:
+            rng = self._seed.child(position).generator()
+            return 1 + int(rng.binomial(*_binomial(self.rate, share)))
+        skip = position - self._next
+        self._next = position + 1
+        return next(islice(self._values, skip, None)) if skip else next(self._values)
+
+    def _blocks(self) -> Iterator[list[int]]:
+        rng = self._seed.generator()
+        size = FIRST_BLOCK
+        assert self.rate is not None
+        while True:
+            if self._dist == "poisson":
+                extra = rng.poisson(self.rate - 1, size)
+            else:
+                assert self._share is not None
+                extra = rng.binomial(*_binomial(self.rate, self._share), size)
+            yield (extra + 1).tolist()
+            size = min(2 * size, LAST_BLOCK)
+
+
+def _binomial(rate: float, share: float) -> tuple[int, float]:
+    """Return the N and p of a budget."""
+    # Beyond 2**32 trials it is a Poisson distribution, and p would lose its precision.
+    trials = max(1, math.ceil(min((rate - 1) / share, max(2.0**32, rate - 1))))
+    return trials, (rate - 1) / trials

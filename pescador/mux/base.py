@@ -1,0 +1,231 @@
+"""BaseMux: how a mux opens its streams, and how to write one of one's own."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import seeding
+from ..core import Context, Opener, Streamer
+from ..exceptions import ParameterError, PescadorError
+from ..sampling import Floats, check_weights
+from ..seeding import RandomState, Seed, SeedSource
+
+__all__ = ["BaseMux", "WeightedMux", "as_streamer", "check_mode"]
+
+T_co = TypeVar("T_co", covariant=True)
+Self = TypeVar("Self", bound="WeightedMux[Any]")
+
+END: Final[Any] = object()
+"""What ``next(stream, END)`` gives at the end of a stream: no item is this object."""
+
+UNOPENED: Final[Iterator[Any]] = iter(())
+"""Stands where a stream is not open yet.
+
+Taking an item from it raises StopIteration, so a loop that draws items learns of a stream that is to
+be opened on the same path as of one that has ended, at no cost for all the other items.
+"""
+
+
+class BaseMux(Streamer[T_co]):
+    """Base class of all muxes.
+
+    A mux is a Streamer that draws its items from other streams. A subclass writes
+    :meth:`samples`, a generator that runs on an activated copy: it opens streams with
+    :meth:`open_stream` and takes its randomness from :meth:`generator`, both of which follow from the
+    seed of the activation. Everything else (nesting, cycling, seeds, running in the background)
+    comes with the base class.
+
+    Parameters
+    ----------
+    streamers : iterable of Streamer or iterable
+        What to draw from; plain iterables are wrapped.
+    random_state : int, SeedSequence, Generator, RandomState or None
+        An int gives the same sequence at every opening; a Generator or RandomState is asked once and
+        gives each opening a sequence of its own. None takes the seed of the mux that opens this one,
+        or NumPy's global state.
+
+    Raises
+    ------
+    PescadorError
+        If there are no streamers, or one of them cannot be iterated over.
+
+    Examples
+    --------
+    A mux that draws two samples in a row from a random stream:
+
+    >>> import pescador
+    >>> class PairMux(pescador.BaseMux):
+    ...     def samples(self):
+    ...         rng = self.generator()
+    ...         streams = [self.open_stream(i) for i in range(self.n_streams)]
+    ...         with self.closing(streams):
+    ...             while streams:
+    ...                 stream = streams[rng.integers(len(streams))]
+    ...                 for _ in range(2):
+    ...                     try:
+    ...                         sample = next(stream)
+    ...                     except StopIteration:
+    ...                         streams.remove(stream)
+    ...                         break
+    ...                     yield sample
+    >>> ''.join(PairMux(['aaaa', 'bbbb'], random_state=0))
+    'bbbbaaaa'
+    """
+
+    def __init__(self, streamers: Iterable[Any], random_state: RandomState = None) -> None:
+        if isinstance(streamers, Streamer) or not isinstance(streamers, Iterable):
+            raise ParameterError(
+                f"{type(self).__name__} takes a collection of streamers, not a {type(streamers).__name__}"
+            )
+        members = [as_streamer(member, i) for i, member in enumerate(streamers)]
+        if not members:
+            raise ParameterError(f"{type(self).__name__} needs at least one streamer, got none")
+        self._set_up(members, random_state)
+
+    def _set_up(self, streamers: Iterable[Any], random_state: RandomState) -> None:
+        super().__init__(streamers)
+        self._seed_source = SeedSource(random_state)
+
+    @property
+    def streamers(self) -> list[Streamer[T_co]]:
+        """The streamers, in the order in which they were given."""
+        return cast("list[Streamer[T_co]]", self.streamer)
+
+    @property
+    def n_streams(self) -> int:
+        """Number of streamers."""
+        return len(self.streamers)
+
+    def samples(self) -> Iterator[T_co]:
+        """Yield the samples of one activation. To be written by subclasses, as a generator."""
+        raise NotImplementedError(f"{type(self).__name__} does not define samples()")
+
+    def open_stream(self, index: int, *key: int, max_iter: int | None = None) -> Iterator[T_co]:
+        """Open one of the streamers.
+
+        Parameters
+        ----------
+        index : int
+            Which one.
+        *key : int
+            Number of the activation, from which its seed follows; `index` if not given. Give a key
+            whenever a streamer may be opened more than once.
+        max_iter : int, optional
+            The stream ends after so many items.
+
+        Returns
+        -------
+        stream : iterator
+            Starts when its first item is asked for.
+        """
+        return self._open(self.streamers[index], *(key or (index,)), max_iter=max_iter)
+
+    def _open(self, streamer: Streamer[T_co], *key: int, max_iter: int | None = None) -> Iterator[T_co]:
+        return self._opener.open(streamer, self._seed.child(seeding.STREAM, *key), max_iter)
+
+    def generator(self) -> np.random.Generator:
+        """Return the generator of this activation's draws."""
+        return self._seed.child(seeding.DRAWS).generator()
+
+    @staticmethod
+    @contextmanager
+    def closing(streams: Iterable[Iterator[Any] | None]) -> Iterator[None]:
+        """Close all that is in `streams` when the block is left, whatever happens in it."""
+        try:
+            yield
+        finally:
+            with ExitStack() as stack:  # goes on closing when one of them raises
+                for stream in streams:
+                    close = getattr(stream, "close", None)
+                    if close is not None:
+                        stack.callback(close)
+
+    def _activate(self) -> None:
+        context = cast("Context", self._context)
+        self._seed: Seed = self._seed_source.resolve(context.seed())
+        self._opener: Opener = context.opener
+        self.stream_ = self.samples()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.n_streams} streamers>"
+
+
+class _Weights:
+    """The weights of a mux, shared with its activated copies."""
+
+    def __init__(self, values: Floats | None) -> None:
+        if values is not None:
+            values.flags.writeable = False  # which a pickle does not keep
+        self.values = values
+        self.running: weakref.WeakSet[WeightedMux[Any]] = weakref.WeakSet()
+
+    def __reduce__(self) -> tuple[type[_Weights], tuple[Floats | None]]:
+        return _Weights, (self.values,)
+
+
+class WeightedMux(BaseMux[T_co]):
+    """A mux whose streamers have weights, which may be changed while it runs."""
+
+    def __init__(
+        self,
+        streamers: Iterable[Any],
+        weights: npt.ArrayLike | None = None,
+        random_state: RandomState = None,
+    ) -> None:
+        super().__init__(streamers, random_state)
+        self._weights = _Weights(None if weights is None else check_weights(weights, self.n_streams))
+
+    @property
+    def weights(self) -> Floats | None:
+        """Weights of the streamers, shape (n_streams,), read-only; None if they are equal.
+
+        Assign to change them, also while the mux runs in this process. Invalid weights raise
+        PescadorError and change nothing.
+        """
+        return self._weights.values
+
+    @weights.setter
+    def weights(self, weights: npt.ArrayLike | None) -> None:
+        self._weights.values = None if weights is None else check_weights(weights, self.n_streams)
+        for mux in list(self._weights.running):
+            mux._reweigh()
+
+    def __copy__(self: Self) -> Self:
+        duplicate = super().__copy__()
+        duplicate._weights = _Weights(self.weights)
+        return duplicate
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """While this block is open, a change of the weights calls :meth:`_reweigh`."""
+        self._weights.running.add(self)
+        try:
+            yield
+        finally:
+            self._weights.running.discard(self)
+
+    def _reweigh(self) -> None:
+        raise NotImplementedError
+
+
+def as_streamer(member: Any, position: int) -> Streamer[Any]:
+    """Return `member` as a Streamer."""
+    if isinstance(member, Streamer):
+        return member
+    try:
+        return Streamer(member)
+    except PescadorError as error:
+        raise ParameterError(f"streamer {position} of a mux: {error}") from None
+
+
+def check_mode(mode: Any, modes: tuple[str, ...], parameter: str = "mode") -> str:
+    """Return `mode`, or raise ParameterError if it is not one of `modes`."""
+    if mode not in modes:
+        raise ParameterError(f"unknown {parameter} {mode!r}; it must be one of {', '.join(modes)}")
+    return cast("str", mode)

@@ -1,0 +1,71 @@
+"""Mux, the name from before version 2."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from ..seeding import RandomState
+from .stochastic import StochasticMux
+
+__all__ = ["Mux"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Mux(StochasticMux[T_co]):
+    """Stochastic mux, under the name and with the parameters it had before version 2.
+
+    .. deprecated:: 2.0
+       Use :class:`StochasticMux`.
+
+    Parameters
+    ----------
+    streamers : iterable of Streamer or iterable
+        What to draw from.
+    k : int
+        Number of active streams, the `n_active` of StochasticMux.
+    rate : float or None
+        Mean number of samples of an activation; None runs each stream to its end.
+    weights : array-like of shape (n_streams,), optional
+        As for StochasticMux.
+    with_replacement : bool
+        True is StochasticMux's mode 'with_replacement'.
+    prune_empty_streams : bool
+        Whether a stream that yields nothing is never opened again.
+    revive : bool
+        Without replacement, whether a stream may be opened again later (mode 'single_active') or not
+        (mode 'exhaustive').
+    random_state : int, SeedSequence, Generator, RandomState or None
+        As for StochasticMux.
+    """
+
+    def __init__(
+        self,
+        streamers: Iterable[Any],
+        k: int,
+        rate: float | None = 256.0,
+        weights: npt.ArrayLike | None = None,
+        with_replacement: bool = True,
+        prune_empty_streams: bool = True,
+        revive: bool = False,
+        random_state: RandomState = None,
+    ) -> None:
+        warnings.warn(
+            "pescador.Mux is deprecated since version 2.0; use pescador.StochasticMux",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        mode = "with_replacement" if with_replacement else "single_active" if revive else "exhaustive"
+        super().__init__(
+            streamers,
+            n_active=k,
+            rate=rate,
+            weights=weights,
+            mode=mode,
+            prune_empty_streams=prune_empty_streams,
+            random_state=random_state,
+        )

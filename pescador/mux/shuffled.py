@@ -1,0 +1,80 @@
+"""ShuffledMux: all streams at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from ..sampling import Categorical, Draws
+from .base import END, UNOPENED, WeightedMux
+
+__all__ = ["ShuffledMux"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class ShuffledMux(WeightedMux[T_co]):
+    """Draw each sample from a random stream; all streams are active.
+
+    Streams open when they are first drawn. One that ends starts again, and one that yields nothing
+    drops out; the mux ends when all have dropped out.
+
+    Parameters
+    ----------
+    streamers : iterable of Streamer or iterable
+        What to draw from.
+    weights : array-like of shape (n_streams,), optional
+        Proportions in which samples are drawn; they need not add up to 1. Equal if not given. A
+        streamer of weight 0 is never opened. May be changed while the mux runs, see
+        :attr:`weights`.
+    random_state : int, SeedSequence, Generator, RandomState or None
+        Governs the draws, and is passed on to the streams.
+
+    Examples
+    --------
+    >>> from pescador import ShuffledMux
+    >>> ''.join(ShuffledMux(['a', 'b'], weights=[0.75, 0.25], random_state=0)(max_iter=12))
+    'baaaaaabaaba'
+    """
+
+    def samples(self) -> Iterator[T_co]:
+        self._choice = Categorical(self.n_streams, self.weights)
+        self._draws = Draws(self.generator(), self._choice)
+        self._streams: list[Iterator[T_co]] = [UNOPENED] * self.n_streams
+        self._openings: dict[int, int] = {}  # of each stream that was opened
+        self._empty: list[int] = []
+        streams = self._streams
+        with self._running(), self.closing(streams):
+            for index in self._draws.slots:
+                try:
+                    sample = next(streams[index])
+                except StopIteration:
+                    sample = self._start(index)
+                    if sample is END:
+                        if not self._choice.n_live:
+                            return
+                        continue
+                yield sample
+
+    def _start(self, index: int) -> T_co:
+        """Open a stream (again), and return its first sample, or END if there is none."""
+        if index not in self._choice:
+            return END
+        opening = self._openings.get(index, 0)
+        self._openings[index] = opening + 1
+        stream = self._streams[index] = self.open_stream(index, index, opening)
+        sample = next(stream, END)
+        if sample is END:
+            self._empty.append(index)
+            self._drop(index)
+        return sample
+
+    def _drop(self, index: int) -> None:
+        if self._choice.drop(index):
+            self._draws.remap()
+
+    def _reweigh(self) -> None:
+        self._draws.sampler = self._choice = Categorical(self.n_streams, self.weights)
+        for index in self._empty:
+            self._choice.drop(index)
+        self._draws.remap()

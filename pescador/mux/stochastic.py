@@ -1,0 +1,225 @@
+"""StochasticMux: a bounded working set that is replaced all the time.
+
+There are `n_active` slots. Each holds one activation: a stream and its budget. A sample is drawn from a
+random slot. When a stream has ended or used up its budget, which shows when it is drawn next, the next
+activation takes its slot, and the draw is made anew. A stream opens at the first draw of its slot.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import seeding
+from ..exceptions import ParameterError
+from ..sampling import Categorical, Draws, Floats, SumTree
+from ..seeding import RandomState
+from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
+from .base import END, UNOPENED, WeightedMux, check_mode
+
+__all__ = ["StochasticMux"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class StochasticMux(WeightedMux[T_co]):
+    """Draw samples from `n_active` streams at a time, which are replaced at random.
+
+    Parameters
+    ----------
+    streamers : iterable of Streamer or iterable
+        What to draw from.
+    n_active : int
+        Number of streams that are active at a time.
+    rate : float or None
+        Mean number of samples that a stream gives until it is replaced; at least 1. None runs each
+        stream to its end.
+    weights : array-like of shape (n_streams,), optional
+        Proportions; they need not add up to 1. Equal if not given. A streamer of weight 0 is never
+        opened. May be changed while the mux runs, see :attr:`weights`.
+    mode : {'with_replacement', 'single_active', 'exhaustive'}
+        'with_replacement': any stream may be opened at any time, in proportion to its weight, and
+        active streams are drawn equally, so that `weights` are the long-run proportions of samples
+        (of streams that do not end before their budget).
+        'single_active': a stream is active at most once at a time. 'exhaustive': each stream is
+        opened once, in a random order, and the mux ends when all have ended. In both, active streams
+        are drawn in proportion to their weights.
+    prune_empty_streams : bool
+        Whether a stream that yields nothing is never opened again. If False it may be, until all
+        streams are found empty in a row.
+    random_state : int, SeedSequence, Generator, RandomState or None
+        Governs the draws, and is passed on to the streams.
+    dist : {'poisson', 'constant', 'binomial'}
+        Distribution of the number of samples that a stream gives, see Notes.
+
+    Raises
+    ------
+    PescadorError
+        If a parameter has a value that cannot work, or `n_active` is larger than the number of
+        streamers in a mode in which they may not repeat.
+
+    Notes
+    -----
+    Each distribution has mean `rate` and a minimum of 1. 'poisson' is 1 + Poisson(rate - 1), of
+    variance rate - 1. 'constant' is `rate` itself. 'binomial' is 1 + Binomial(N, p) with N = (rate -
+    1) / p rounded up, where p is the stream's share of the draws when it is activated, of variance
+    (rate - 1)(1 - p): how often the mux replaces a stream then depends on `rate` and `n_active` alone.
+
+    Examples
+    --------
+    >>> from pescador import StochasticMux
+    >>> mux = StochasticMux(['aaaa', 'bbbb', 'cccc'], n_active=2, rate=None, mode='exhaustive',
+    ...                     random_state=0)
+    >>> ''.join(mux)
+    'bcbccbcbaaaa'
+    """
+
+    def __init__(
+        self,
+        streamers: Iterable[Any],
+        n_active: int,
+        rate: float | None,
+        weights: npt.ArrayLike | None = None,
+        mode: str = "with_replacement",
+        prune_empty_streams: bool = True,
+        random_state: RandomState = None,
+        dist: str = "poisson",
+    ) -> None:
+        super().__init__(streamers, weights, random_state)
+        self.mode = check_mode(mode, MODES)
+        Budgets.check(rate, dist)
+        try:
+            self.n_active = operator.index(n_active)
+        except TypeError:
+            self.n_active = 0
+        if self.n_active < 1:
+            raise ParameterError(f"n_active must be a whole number from 1 on, got {n_active!r}")
+        if mode != "with_replacement" and n_active > self.n_streams:
+            raise ParameterError(
+                f"n_active={n_active} streams can't be active at a time in mode {mode!r}, in which they do "
+                f"not repeat: there are {self.n_streams}"
+            )
+        self.rate = rate
+        self.dist = dist
+        self.prune_empty_streams = prune_empty_streams
+
+    def samples(self) -> Iterator[T_co]:
+        repeat = self.mode == "with_replacement"
+        weighted = self.weights is not None and not repeat
+        rng = self._seed.child(seeding.ACTIVATIONS).generator()
+        self._activations: Activations = (
+            Exhaustive(self.n_streams, self.weights, rng)
+            if self.mode == "exhaustive"
+            else Proposals(self.n_streams, self.weights, rng, repeat)
+        )
+        self._budgets = Budgets(self.rate, self.dist, self._seed, None if weighted else 1 / self.n_active)
+        # position, index and budget of what is in each slot
+        self._assigned: list[tuple[int, int, int | None] | None] = [None] * self.n_active
+        self._active: set[int] = set()  # by index; kept where streams may not repeat
+        self._barren: set[int] = set()  # found empty since the last stream that was not; not pruned
+        self._shares = _shares(self.weights)
+        self._tree = SumTree(self.n_active) if weighted else None
+        self._choice = Categorical(self.n_active)
+        self._draws = Draws(self.generator(), self._tree or self._choice)
+        self._streams: list[Iterator[T_co]] = [UNOPENED] * self.n_active
+        self._n_filled = 0
+
+        streams = self._streams
+        with self._running(), self.closing(streams):
+            # A budget may depend on the weights of all active streams, so those come first.
+            for slot in [slot for slot in range(self.n_active) if self._assign(slot)]:
+                self._allot(slot)
+            if not self._n_filled:
+                return
+            for slot in self._draws.slots:
+                try:
+                    sample = next(streams[slot])
+                except StopIteration:
+                    sample = self._advance(slot)
+                    if sample is END:
+                        if not self._n_filled:
+                            return
+                        continue
+                yield sample
+
+    def _advance(self, slot: int) -> T_co:
+        """Open the stream of a slot and return its first sample; END if it has ended or is empty.
+
+        In that case the next activation has taken the slot.
+        """
+        assigned = self._assigned[slot]
+        if assigned is None:
+            return END
+        position, index, budget = assigned
+        if self._streams[slot] is UNOPENED:
+            stream = self._streams[slot] = self.open_stream(index, position, max_iter=budget)
+            sample = next(stream, END)
+            if sample is not END:
+                self._barren.clear()
+                return sample
+            if self.prune_empty_streams:
+                self._activations.drop(index)
+            else:
+                self._barren.add(index)
+        self._active.discard(index)
+        self._assigned[slot] = None
+        self._n_filled -= 1
+        if self._assign(slot):
+            self._allot(slot)
+        return END
+
+    def _assign(self, slot: int) -> bool:
+        """Give an empty slot the next activation; return whether there is one."""
+        barren = self._barren and len(self._barren) >= self._activations.n_candidates
+        activation = None if barren and self.mode != "exhaustive" else self._activations.take(self._active)
+        if activation is None:
+            if self._tree:
+                self._tree.set(slot, 0.0)
+            elif self._choice.drop(slot):
+                self._draws.remap()
+            return False
+        position, index = activation
+        if self.mode != "with_replacement":
+            self._active.add(index)
+        if self._tree:
+            self._tree.set(slot, self._share(index))
+        self._assigned[slot] = position, index, None
+        self._streams[slot] = UNOPENED
+        self._n_filled += 1
+        return True
+
+    def _allot(self, slot: int) -> None:
+        """Give the activation in a slot its budget."""
+        position, index, _ = cast("tuple[int, int, int | None]", self._assigned[slot])
+        share = self._tree.share(slot) if self._tree else 1 / self.n_active
+        self._assigned[slot] = position, index, self._budgets.at(position, share)
+
+    def _share(self, index: int) -> float:
+        return 1 / self.n_streams if self._shares is None else float(self._shares[index])
+
+    def _reweigh(self) -> None:
+        """Activate by other weights from now on; active streams are drawn as before."""
+        self._activations.reweigh(self.weights)
+        self._barren.clear()
+        if self.mode == "with_replacement":
+            return
+        if self._tree is None:
+            self._tree = SumTree(self.n_active)
+            for slot, assigned in enumerate(self._assigned):
+                self._tree.set(slot, self._share(assigned[1]) if assigned else 0.0)
+            self._draws.sampler = self._tree
+            self._draws.remap()
+        self._shares = _shares(self.weights)
+
+
+def _shares(weights: Floats | None) -> Floats | None:
+    """Return weights that add up to 1, all positive ones large enough to be drawn."""
+    if weights is None:
+        return None
+    halved = np.ldexp(weights, -np.frexp(weights.max())[1])  # so that the sum does not overflow
+    tiny = np.where(weights > 0, np.finfo(np.float64).tiny, 0)
+    return np.maximum(halved / halved.sum(), tiny)

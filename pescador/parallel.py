@@ -1,0 +1,251 @@
+"""ParallelStreamer and ZMQStreamer: a stream that is produced in the background.
+
+The workers are a *pool*, opened by a backend when the first item is asked for and kept until the
+ParallelStreamer is closed, collected, or the interpreter ends. With one worker, the whole stream runs
+there. With more, the muxes of the tree run in the consumer, and open what they mix on the pool: the
+mux is the unit of parallelism, and its sequence does not depend on where its streams run.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from . import backends
+from .backends.base import Pool
+from .core import Context, Streamer
+from .exceptions import ParameterError
+from .seeding import Seed
+
+__all__ = ["ParallelStreamer", "ZMQStreamer"]
+
+T_co = TypeVar("T_co", covariant=True)
+Self = TypeVar("Self", bound="ParallelStreamer[Any]")
+
+
+class ParallelStreamer(Streamer[T_co]):
+    """Produce a stream in the background.
+
+    It is itself a Streamer, so it may be mixed, mapped and nested. Several iterators may be open at
+    once, each used by one thread at a time.
+
+    Parameters
+    ----------
+    streamer : Streamer or iterable
+        What to produce.
+    backend : {'shm', 'zmq', 'thread', 'serial'} or str
+        Where: in a process that hands over large arrays through shared memory, in a process that sends
+        everything through a ZeroMQ socket, in a thread, or not in the background at all. Others may
+        be registered, see :mod:`pescador.backends`.
+    n_workers : int
+        Number of workers.
+    prefetch : int, optional
+        How many items the background may be ahead of the consumer, at least 1. If not given, 16, or
+        more for small items: as many as fit in 1 MiB, up to 1024.
+    timeout : float
+        Seconds that :meth:`close` waits for a worker before it is terminated.
+    start_method : {'forkserver', 'spawn', 'fork'}, optional
+        How worker processes start. By default they are forked from a clean process that runs no
+        threads of yours.
+    **options
+        Options of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy`
+        of 'zmq'.
+
+    Raises
+    ------
+    PescadorError
+        If a parameter has a value that cannot work. While iterating: what the stream raises, with the
+        worker's traceback as its cause, and WorkerError if the worker died.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pescador import ParallelStreamer, Streamer
+    >>> def ramps(n):
+    ...     for i in range(n):
+    ...         yield dict(X=np.arange(i, i + 3))
+    >>> with ParallelStreamer(Streamer(ramps, 2), backend='shm') as stream:
+    ...     for item in stream:
+    ...         print(item['X'])
+    [0 1 2]
+    [1 2 3]
+    """
+
+    def __init__(
+        self,
+        streamer: Streamer[T_co] | Iterable[T_co],
+        backend: str = "shm",
+        n_workers: int = 1,
+        *,
+        prefetch: int | None = None,
+        timeout: float = 5,
+        start_method: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(streamer if isinstance(streamer, Streamer) else Streamer(streamer))
+        if not isinstance(n_workers, int) or isinstance(n_workers, bool) or n_workers < 1:
+            raise ParameterError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
+        if prefetch is not None and (not isinstance(prefetch, int) or prefetch < 1):
+            raise ParameterError(f"prefetch must be None or a whole number from 1 on, got {prefetch!r}")
+        if not isinstance(timeout, int | float) or not timeout >= 0:
+            raise ParameterError(f"timeout is in seconds and must not be negative, got {timeout!r}")
+        if n_workers > 1:
+            raise ParameterError(f"n_workers={n_workers}: more than one worker is not supported yet")
+        if start_method is not None:
+            options["start_method"] = start_method
+        self.backend = backend
+        self.n_workers = n_workers
+        self.prefetch = prefetch
+        self.timeout = timeout
+        self._pool = _PoolKeeper(backend, n_workers, timeout, options)
+
+    def _iterate(self, max_iter: int | None) -> Generator[T_co, None, None]:
+        if max_iter == 0:
+            return
+        active = self._enter()
+        try:
+            seed = cast("Context", active._context).seed()
+            source = cast("Streamer[T_co]", self.streamer)
+            stream = self._pool.get().open(source, seed, max_iter, self.prefetch)
+            active.stream_ = cast("Iterator[T_co]", stream)
+            yield from active.stream_
+        finally:
+            self._exit(active)
+
+    def _activate(self) -> None:
+        """Nothing is open before the pool is."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return what was delivered so far, and who waited for whom.
+
+        A consumer that waits much longer than the workers needs more workers, or a faster producer;
+        workers that wait much longer than the consumer are fast enough.
+
+        Returns
+        -------
+        stats : dict
+            ``items``, ``bytes`` (of data that was encoded), ``consumer_wait`` and ``worker_wait`` (in
+            seconds), ``queue_depth`` (items that are here already), ``streams`` (open now): sums over
+            the workers; and ``workers``, a list of dicts with the same keys and ``pid``.
+        """
+        workers = [asdict(worker) for worker in self._pool.stats()]
+        totals = ("items", "bytes", "consumer_wait", "worker_wait", "queue_depth", "streams")
+        return {**{key: sum(worker[key] for worker in workers) for key in totals}, "workers": workers}
+
+    def close(self) -> None:
+        """End the workers. Streams that are open raise; a later iteration starts new workers."""
+        self._pool.close()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ZMQStreamer(ParallelStreamer[T_co]):
+    """Produce a stream in a process that sends it through a ZeroMQ socket on the loopback interface.
+
+    Parameters
+    ----------
+    streamer : Streamer or iterable
+        What to produce.
+    min_port, max_port : int
+        Range from which the port is taken.
+    max_tries : int
+        How many ports are tried.
+    copy : bool
+        Whether ZeroMQ copies the data that it sends.
+    timeout : float
+        Seconds that ``close()`` waits for the worker before it is terminated.
+
+    Examples
+    --------
+    >>> import pescador
+    >>> list(pescador.ZMQStreamer(pescador.Streamer(range, 3)))
+    [0, 1, 2]
+    """
+
+    def __init__(
+        self,
+        streamer: Streamer[T_co] | Iterable[T_co],
+        min_port: int = 49152,
+        max_port: int = 65535,
+        max_tries: int = 100,
+        copy: bool = False,
+        timeout: float = 5,
+    ) -> None:
+        super().__init__(
+            streamer,
+            backend="zmq",
+            timeout=timeout,
+            min_port=min_port,
+            max_port=max_port,
+            max_tries=max_tries,
+            copy=copy,
+        )
+
+
+class _PoolKeeper:
+    """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them."""
+
+    def __init__(self, backend: str, n_workers: int, timeout: float, options: dict[str, Any]) -> None:
+        self._recipe = (backend, n_workers, timeout, options)
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._pid = 0
+        self._finalizer: Any = None
+        kind = backends.get(backend)
+        try:
+            self._backend = kind(**options)
+        except TypeError as error:
+            raise ParameterError(f"options of backend {backend!r}: {error}") from None
+
+    def __reduce__(self) -> tuple[type[_PoolKeeper], tuple[Any, ...]]:
+        return _PoolKeeper, self._recipe
+
+    def get(self) -> Pool:
+        """Return the pool, opening it if there is none that can be used."""
+        if self._pid != os.getpid():
+            # This process was forked from the one whose pool it is. Nothing of it is touched here.
+            self._lock = threading.Lock()
+            self._abandon()
+        with self._lock:
+            if self._pool is not None and self._pool.broken:
+                self._finalizer()
+                self._pool = None
+            if self._pool is None:
+                _, n_workers, timeout, _ = self._recipe
+                self._pool = self._backend.open(n_workers, timeout=timeout, seed=Seed())
+                self._pid = os.getpid()
+                self._finalizer = weakref.finalize(self, _close, self._pool, self._pid)
+            return self._pool
+
+    def _abandon(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        self._pool = self._finalizer = None
+
+    def stats(self) -> list[backends.WorkerStats]:
+        pool = self._pool
+        return [] if pool is None or self._pid != os.getpid() else pool.stats()
+
+    def close(self) -> None:
+        finalizer, self._finalizer, self._pool = self._finalizer, None, None
+        if finalizer is not None:
+            finalizer()
+
+
+def _close(pool: Pool, pid: int) -> None:
+    if pid == os.getpid():
+        pool.close()

@@ -1,0 +1,304 @@
+"""Weighted draws that cost next to nothing a sample.
+
+Randomness comes as one sequence of uniform numbers. :class:`Draws` takes them in blocks and lets a
+*sampler* turn each into a slot, so the sequence of slots does not depend on the size of the blocks.
+There are two samplers, and both are exact:
+
+:class:`Categorical`
+    Fixed weights from which slots can only be dropped. A whole block is turned at once. A dropped
+    slot is rejected by whoever draws it, and the table is rebuilt when half of its mass is gone, so a
+    drop costs O(log n) amortised and a draw at most two tries on average.
+:class:`SumTree`
+    Weights that change all the time. A draw and a change cost O(log n). An inner node is the sum of
+    its children, computed anew at each change, so rounding errors do not add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .exceptions import ParameterError
+
+__all__ = ["Categorical", "Draws", "Permutation", "SumTree", "check_weights"]
+
+Floats = npt.NDArray[np.float64]
+
+# The first block is small, so that a first sample is cheap; each further one is twice as long, up to
+# where a block's fixed cost (about 5 µs) is lost among its samples.
+FIRST_BLOCK = 16
+LAST_BLOCK = 4096
+
+
+def check_weights(weights: npt.ArrayLike, n: int) -> Floats:
+    """Return a read-only copy of `weights`, shape (n,), or raise ParameterError."""
+    try:
+        values = np.array(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"weights must be numbers: {error}") from None
+    if values.shape != (n,):
+        raise ParameterError(
+            f"there must be one weight a streamer: got weights of shape {values.shape} for {n} streamers"
+        )
+    bad = np.flatnonzero(~(values >= 0) | np.isinf(values))
+    if bad.size:
+        raise ParameterError(
+            f"weights must be finite and not negative, but weights[{bad[0]}] is {values[bad[0]]}"
+            + (f", and so are {bad.size - 1} more" if bad.size > 1 else "")
+        )
+    if not values.any():
+        raise ParameterError("all weights are 0, so no streamer can ever be drawn")
+    values.flags.writeable = False
+    return values
+
+
+def scaled(weights: Floats) -> Floats:
+    """Return `weights` times the power of two that brings the largest near 1.
+
+    Sums of the result neither overflow nor get lost among subnormal numbers. What underflows here
+    has a share below 1e-300, and counts again once the table is rebuilt without the large ones.
+    """
+    return np.ldexp(weights, -np.frexp(weights.max())[1])
+
+
+class Sampler(Protocol):
+    """Turns uniform numbers from [0, 1) into slots."""
+
+    find: Callable[[float], int] | None
+    """Turns one number at the moment it is needed; None if :meth:`locate` gives slots at once."""
+
+    def locate(self, uniforms: Floats) -> list[Any]:
+        """Return the slots of a block of numbers, or a list of the numbers for :attr:`find`."""
+        ...
+
+
+class Draws:
+    """An endless sequence of slots.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Used by nobody else.
+    sampler : Sampler
+        May be replaced at any time; call :meth:`remap` after that.
+
+    Attributes
+    ----------
+    slots : iterator of int
+        To be iterated over in C, without a call into this class for each sample.
+    """
+
+    def __init__(self, rng: np.random.Generator, sampler: Sampler) -> None:
+        self.sampler = sampler
+        self._rng = rng
+        self._uniforms: Floats = np.empty(0)
+        self._next = 0  # the first of _uniforms that is in no block yet
+        self._size = FIRST_BLOCK
+        self._block: list[Any] = []
+        self._unread: Iterator[Any] = iter(self._block)
+        self.slots: Iterator[int] = chain.from_iterable(self._blocks())
+
+    def _blocks(self) -> Iterator[Iterable[int]]:
+        while True:
+            if self._next >= len(self._uniforms):
+                self._uniforms = self._rng.random(self._size)
+                self._next = 0
+                self._size = min(2 * self._size, LAST_BLOCK)
+            uniforms = self._uniforms[self._next :]
+            self._next = len(self._uniforms)
+            self._block = self.sampler.locate(uniforms)
+            self._unread = iter(self._block)
+            find = self.sampler.find
+            yield self._unread if find is None else map(find, self._unread)
+
+    def remap(self) -> None:
+        """Have all numbers that gave no slot yet turned by the sampler as it is now."""
+        self._next -= self._unread.__length_hint__()  # type: ignore[attr-defined]  # a list iterator
+        # Emptying the list under its iterator ends the block, also for whoever iterates over it.
+        self._block.clear()
+
+    def uniform(self) -> float:
+        """Take one number off the sequence as it is."""
+        self.remap()
+        while self._next >= len(self._uniforms):
+            self._uniforms, self._next = self._rng.random(FIRST_BLOCK), 0
+        self._next += 1
+        return float(self._uniforms[self._next - 1])
+
+
+class Categorical:
+    """Draws from n slots by fixed weights, from which slots can be dropped.
+
+    Parameters
+    ----------
+    n : int
+        Number of slots.
+    weights : array of shape (n,), optional
+        Equal if not given.
+    """
+
+    find = None
+
+    def __init__(self, n: int, weights: Floats | None = None) -> None:
+        self._weights = weights
+        self._live: npt.NDArray[np.intp] | None = None  # None: all of them
+        self._dropped: set[int] = set()
+        self.n_live = n if weights is None else int(np.count_nonzero(weights))
+        self._build(n)
+
+    def _build(self, n: int) -> None:
+        self._mass = 0.0  # of slots dropped since the table was built, as a share of it
+        self._n = n
+        if self._weights is None:
+            self._table = None
+        else:
+            weights = self._weights if self._live is None else self._weights[self._live]
+            self._scaled = scaled(weights)
+            self._table = np.cumsum(self._scaled)
+
+    def __contains__(self, slot: int) -> bool:
+        """Whether `slot` was not dropped."""
+        return slot not in self._dropped
+
+    def locate(self, uniforms: Floats) -> list[int]:
+        # u <= 1 - 2**-53, and then u * n rounds to less than n
+        if self._table is None:
+            found = (uniforms * self._n).astype(np.intp)
+        else:
+            found = np.searchsorted(self._table, uniforms * self._table[-1], side="right")
+        if self._live is not None:
+            found = self._live[found]
+        return found.tolist()  # type: ignore[no-any-return]  # numpy types it as Any
+
+    def drop(self, slot: int) -> bool:
+        """Drop a slot, and return whether that changes what numbers turn into.
+
+        Until it does, the slot may still be drawn, and is to be rejected.
+        """
+        if slot in self._dropped:
+            return False
+        self._dropped.add(slot)
+        if self._weights is None:
+            self._mass += 1 / self._n
+        elif self._weights[slot] == 0:
+            return False
+        else:
+            place = slot if self._live is None else int(np.searchsorted(self._live, slot))
+            self._mass += float(self._scaled[place] / self._table[-1])  # type: ignore[index]
+        self.n_live -= 1
+        if self._mass < 0.5 or not self.n_live:
+            return False
+        live = np.arange(self._n) if self._live is None else self._live
+        self._live = live[~np.isin(live, list(self._dropped))]
+        self._build(len(self._live))
+        return True
+
+
+class SumTree:
+    """Draws from n slots by weights that change all the time.
+
+    Parameters
+    ----------
+    n : int
+        Number of slots; all weights are 0 at first.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._first_leaf = 1 << max(n - 1, 0).bit_length()
+        self._weights = [0.0] * n
+        self._scale = 0  # exponent of the power of two by which the tree's weights are larger
+        self._tree = [0.0] * (2 * self._first_leaf)
+
+    def locate(self, uniforms: Floats) -> list[float]:
+        return uniforms.tolist()
+
+    def find(self, uniform: float) -> int:
+        """Return the slot for a number from [0, 1); the sum of the weights must not be 0."""
+        tree, first_leaf = self._tree, self._first_leaf
+        rest = uniform * tree[1]
+        node = 1
+        while node < first_leaf:
+            node += node
+            left = tree[node]
+            # Rounding may bring rest up to the sum of both; a side that weighs nothing is never taken.
+            if rest >= left and tree[node + 1] > 0.0:
+                rest -= left
+                node += 1
+        return node - first_leaf
+
+    def set(self, slot: int, weight: float) -> None:
+        """Give a slot another weight."""
+        self._weights[slot] = weight
+        tree = self._tree
+        node = slot + self._first_leaf
+        if self._scale:
+            with np.errstate(over="ignore"):  # inf calls for another scale, see below
+                weight = float(np.ldexp(weight, self._scale))
+        tree[node] = weight
+        while node > 1:
+            node >>= 1
+            tree[node] = tree[2 * node] + tree[2 * node + 1]
+        if not 1e-200 < tree[1] < 1e200 and any(self._weights):
+            self._rescale()
+
+    def share(self, slot: int) -> float:
+        """Return a slot's weight divided by the sum of all."""
+        return self._tree[slot + self._first_leaf] / self._tree[1]
+
+    def _rescale(self) -> None:
+        self._scale = -int(np.frexp(max(self._weights))[1])
+        tree, first_leaf = self._tree, self._first_leaf
+        tree[first_leaf : first_leaf + len(self._weights)] = np.ldexp(self._weights, self._scale).tolist()
+        for node in range(first_leaf - 1, 0, -1):
+            tree[node] = tree[2 * node] + tree[2 * node + 1]
+
+
+class Permutation:
+    """Slots in random order, each once, drawn one after the other by weight.
+
+    The order of ``E / weight`` for independent standard exponential E is such a sequence [1]_. Keys
+    are sorted only as far as they are needed.
+
+    References
+    ----------
+    .. [1] P. S. Efraimidis and P. G. Spirakis, "Weighted random sampling with a reservoir",
+       Information Processing Letters 97 (5), 2006.
+    """
+
+    def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._sorted: list[int] = []  # what comes next, last first
+        self._rest = np.arange(n)
+        self._weightless = self._rest[:0]  # drawn only if they are given a weight later
+        self.reweigh(weights)
+
+    def __len__(self) -> int:
+        return len(self._sorted) + len(self._rest)
+
+    def reweigh(self, weights: Floats | None) -> None:
+        """Draw what was not drawn yet by other weights."""
+        rest = np.sort(np.concatenate([self._rest, self._weightless, np.array(self._sorted, dtype=np.intp)]))
+        self._weightless = rest[:0]
+        keys = self._rng.standard_exponential(len(rest))
+        if weights is not None:
+            positive = weights[rest] > 0
+            self._weightless, rest = rest[~positive], rest[positive]
+            # logarithms, because E / weight overflows for a subnormal weight
+            keys = np.log(keys[positive]) - np.log(weights[rest])
+        self._rest, self._keys, self._sorted = rest, keys, []
+        self._chunk = FIRST_BLOCK
+
+    def pop(self) -> int:
+        """Return the next slot."""
+        if not self._sorted:
+            self._chunk = min(8 * self._chunk, len(self._rest))
+            order = np.argpartition(self._keys, self._chunk - 1)
+            first, rest = order[: self._chunk], order[self._chunk :]
+            first = first[np.argsort(self._keys[first])]
+            self._sorted = self._rest[first[::-1]].tolist()
+            self._rest, self._keys = self._rest[rest], self._keys[rest]
+        return self._sorted.pop()

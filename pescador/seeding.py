@@ -1,0 +1,175 @@
+"""Seeds of activations.
+
+One seed at the root of a tree of streams fixes everything drawn under it. A :class:`Seed` is an
+address in that tree: the root's *entropy* and the *path* of whole numbers that leads from the root
+to one activation. It is worth a :class:`numpy.random.SeedSequence` with that entropy and spawn key,
+and costs a tuple until somebody asks for random numbers::
+
+    mux, random_state=7             Seed(7, ())
+      its draws                     Seed(7, (DRAWS,))
+      its 12th activation           Seed(7, (STREAM, 12))
+        a mux among the arguments   Seed(7, (STREAM, 12, ARGUMENT, 0, 0))
+
+A seed therefore depends on what is opened, and on nothing else: not on timing, on the data, or on
+the process in which the stream runs.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from .exceptions import ParameterError
+
+__all__ = ["RNG", "RandomState", "Seed", "SeedSource"]
+
+RandomState = int | np.random.SeedSequence | np.random.Generator | np.random.RandomState | None
+"""What a parameter called ``random_state`` takes."""
+
+# The first number of each step of a path. Values are part of the sequences users see: never renumber.
+DRAWS: Final = 0  # which active stream gives the next sample
+ACTIVATIONS: Final = 1  # which streams open, in which order
+BUDGETS: Final = 2  # how many samples each of them gives
+STREAM: Final = 3  # (STREAM, k): the k-th activation
+ARGUMENT: Final = 4  # (ARGUMENT, i, n): the n-th opening of the i-th stream among a recipe's arguments
+GENERATOR: Final = 5  # (GENERATOR, i): the i-th RNG marker among a recipe's arguments
+EPOCH: Final = 6  # (EPOCH, e): all epochs of cycle() but the first
+OPENING: Final = 7  # (OPENING, n): the n-th iterate() of a mux seeded by a generator object
+WORKER: Final = 8  # (WORKER, w): the global state of a worker process
+
+
+class _Entropy:
+    """The words a tree of seeds grows from; taken from NumPy's global state when first needed."""
+
+    __slots__ = ("_words",)
+
+    def __init__(self, words: int | Sequence[int] | None = None) -> None:
+        self._words = words
+
+    @property
+    def words(self) -> int | Sequence[int]:
+        if self._words is None:
+            self._words = _draw_words(np.random.randint)
+        return self._words
+
+
+class Seed:
+    """Address of one activation in a tree of streams.
+
+    Parameters
+    ----------
+    entropy : int, sequence of int, or None
+        What the tree grows from. None takes 128 bits from NumPy's global state, not before they are
+        needed: a tree that draws nothing leaves the global state alone.
+    path : tuple of int
+        Spawn key below that entropy.
+    """
+
+    __slots__ = ("_entropy", "path")
+
+    def __init__(
+        self, entropy: int | Sequence[int] | _Entropy | None = None, path: tuple[int, ...] = ()
+    ) -> None:
+        self._entropy = entropy if isinstance(entropy, _Entropy) else _Entropy(entropy)
+        self.path = path
+
+    @property
+    def entropy(self) -> int | Sequence[int]:
+        """The words the tree grows from (drawn now if they were not yet)."""
+        return self._entropy.words
+
+    def child(self, *key: int) -> Seed:
+        """Return the seed at `key` below this one."""
+        return Seed(self._entropy, self.path + key)
+
+    def generator(self) -> np.random.Generator:
+        """Return a fresh generator; every call gives the same sequence."""
+        sequence = np.random.SeedSequence(self.entropy, spawn_key=self.path)
+        return np.random.Generator(np.random.PCG64(sequence))
+
+    def __reduce__(self) -> tuple[type[Seed], tuple[Any, ...]]:
+        return Seed, (self.entropy, self.path)
+
+    def __repr__(self) -> str:
+        return f"Seed({self._entropy._words}, {self.path})"
+
+
+class SeedSource:
+    """What a mux was told about its randomness, and the seed that follows for each opening.
+
+    An int or a SeedSequence gives every opening at the root of a tree the same seed. A Generator or
+    RandomState is asked once, now, and each opening at the root gets the next seed. Opened by
+    another mux, either keeps its own entropy and takes the path of the activation. Without a
+    `random_state` the opening's own seed is used, entropy and all.
+    """
+
+    __slots__ = ("_entropy", "_openings", "_path")
+
+    def __init__(self, random_state: RandomState = None) -> None:
+        self._entropy: int | Sequence[int] | None = None
+        self._path: tuple[int, ...] = ()
+        self._openings: int | None = None
+        if random_state is None:
+            return
+        if isinstance(random_state, np.random.SeedSequence):
+            self._entropy = random_state.entropy  # type: ignore[assignment]  # the stub says None, too
+            self._path = tuple(random_state.spawn_key)
+        elif isinstance(random_state, np.random.Generator | np.random.RandomState):
+            generator = isinstance(random_state, np.random.Generator)
+            self._entropy = _draw_words(random_state.integers if generator else random_state.randint)
+            self._openings = 0
+        else:
+            try:
+                self._entropy = operator.index(random_state)
+            except TypeError:
+                raise ParameterError(
+                    "random_state must be None, a whole number, a numpy SeedSequence, Generator or "
+                    f"RandomState, not {random_state!r} ({type(random_state).__name__})"
+                ) from None
+            if self._entropy < 0:
+                raise ParameterError(f"random_state must not be negative, got {random_state!r}")
+
+    def resolve(self, inherited: Seed) -> Seed:
+        """Return the seed of an opening to which its opener gave the seed `inherited`."""
+        if self._entropy is None:
+            return inherited
+        path = self._path
+        if self._openings is not None and inherited.path[:1] in ((), (EPOCH,)):  # at the root
+            path += (OPENING, self._openings)
+            self._openings += 1
+        return Seed(self._entropy, path + inherited.path)
+
+
+class _Marker:
+    """Stands in a recipe for a :class:`numpy.random.Generator` of the activation's own seed.
+
+    Examples
+    --------
+    >>> import pescador
+    >>> def noise(n, rng):
+    ...     for _ in range(n):
+    ...         yield rng.integers(100)
+    >>> stream = pescador.Streamer(noise, 3, rng=pescador.RNG)
+    >>> mux = pescador.ChainMux([stream, stream], random_state=0)
+    >>> list(mux) == list(mux)
+    True
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "pescador.RNG"
+
+    def __reduce__(self) -> str:
+        return "RNG"
+
+
+RNG: Final = _Marker()
+
+
+def _draw_words(integers: Callable[..., Any]) -> list[int]:
+    """Return 128 bits of entropy, given a generator's method that draws whole numbers."""
+    return [int(word) for word in integers(0, 2**32, size=4, dtype=np.uint32)]
