@@ -1,8 +1,8 @@
 """Parallel streaming: what a background worker gains when samples are costly to make.
 
-Making a sample and using it cost about the same here. On one core they take turns; with a worker process
-they overlap, so that each iteration takes about half the time. A thread gains little, because NumPy
-computes on small arrays under Python's lock. Prints the time per iteration for each backend.
+Making a sample and using it cost about the same here. In one thread they take turns; with a worker they
+overlap, so that an iteration takes about half the time on two free cores. A thread overlaps as far as NumPy
+releases Python's lock. Prints the time of an iteration for each backend.
 """
 
 import time

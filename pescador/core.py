@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count, islice
 from threading import get_ident
 from types import GeneratorType, TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -134,6 +134,7 @@ class Streamer(Generic[T_co]):
     stream_: Iterator[T_co] | None = None
     is_activated_copy = False
     _context: Context | None = None
+    _is_fresh = False
     _with_block_of: int | None = None  # the thread, if this copy was activated by a with block
 
     def __init__(
@@ -228,7 +229,8 @@ class Streamer(Generic[T_co]):
             return
         active = self._enter()
         try:
-            stream = cast("Iterator[T_co]", active.stream_)
+            stream = active.stream_
+            assert stream is not None
             yield from stream if max_iter is None else islice(stream, max_iter)
         finally:
             self._exit(active)
@@ -265,6 +267,7 @@ class Streamer(Generic[T_co]):
             At most so many items are taken.
         """
         bound = self._bind(context)
+        bound._is_fresh = True
         return bound.iterate(max_iter)
 
     def _bind(self: Self, context: Context) -> Self:
@@ -278,7 +281,10 @@ class Streamer(Generic[T_co]):
         return bound
 
     def _enter(self: Self, with_block_of: int | None = None) -> Self:
-        active = self._bind(self._context or Context(Seed()))
+        if self._is_fresh:  # made to be opened once, so it need not be copied again
+            active, self._is_fresh = self, False
+        else:
+            active = self._bind(self._context or Context(Seed()))
         active.is_activated_copy = True
         active._with_block_of = with_block_of
         active._activate()
@@ -291,8 +297,8 @@ class Streamer(Generic[T_co]):
 
     def _activate(self) -> None:
         """Set ``stream_``. Runs on the activated copy; override it for a new type of stream."""
-        context = cast("Context", self._context)
-        source = self.streamer
+        context, source = self._context, self.streamer
+        assert context is not None
         if isinstance(source, Streamer):
             self.stream_ = context.opener.open(source, context.seed(), None)
         elif self._called:
@@ -307,7 +313,7 @@ class Streamer(Generic[T_co]):
                 )
             self.stream_ = iter(result)
         else:
-            stream = iter(cast("Iterable[T_co]", source))
+            stream = iter(source)  # type: ignore[arg-type]  # not called, so iterable
             # Only a generator that was made here is ours to close. An islice has no close(), so a
             # one-shot iterator stays usable, and is taken on from where it was left.
             ours = isinstance(stream, GeneratorType) and stream is not source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ Allocate = Callable[[int], "npt.NDArray[np.uint8] | None"]
 _allocate: Allocate | None = None
 
 
-def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = float, order: str = "C") -> npt.NDArray[Any]:
+def empty(
+    shape: int | tuple[int, ...], dtype: npt.DTypeLike = float, order: Literal["C", "F"] = "C"
+) -> npt.NDArray[Any]:
     """Return a new array of undefined content, like :func:`numpy.empty`.
 
     Inside a worker of the ``shm`` backend the array lies in shared memory if there is room, so
@@ -48,7 +50,7 @@ def empty(shape: int | tuple[int, ...], dtype: npt.DTypeLike = float, order: str
             n_bytes *= int(length)
         memory = _allocate(n_bytes)
         if memory is not None:
-            return np.ndarray(shape, dtype, memory, order=order)  # type: ignore[call-overload,no-any-return]
+            return np.ndarray(shape, dtype, memory, order=order)
     return np.empty(shape, dtype, order)  # type: ignore[call-overload,no-any-return]
 
 

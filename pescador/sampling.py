@@ -62,14 +62,17 @@ def scaled(weights: Floats) -> Floats:
     Sums of the result neither overflow nor get lost among subnormal numbers. What underflows here
     has a share below 1e-300, and counts again once the table is rebuilt without the large ones.
     """
-    return np.ldexp(weights, -np.frexp(weights.max())[1])
+    result: Floats = np.ldexp(weights, -np.frexp(weights.max())[1])
+    return result
 
 
 class Sampler(Protocol):
     """Turns uniform numbers from [0, 1) into slots."""
 
-    find: Callable[[float], int] | None
-    """Turns one number at the moment it is needed; None if :meth:`locate` gives slots at once."""
+    @property
+    def find(self) -> Callable[[float], int] | None:
+        """Turns one number at the moment it is needed; None if :meth:`locate` gives slots at once."""
+        ...
 
     def locate(self, uniforms: Floats) -> list[Any]:
         """Return the slots of a block of numbers, or a list of the numbers for :attr:`find`."""
@@ -165,6 +168,7 @@ class Categorical:
         return slot not in self._dropped
 
     def locate(self, uniforms: Floats) -> list[int]:
+        """Return the slots of a block of numbers."""
         # u <= 1 - 2**-53, and then u * n rounds to less than n
         if self._table is None:
             found = (uniforms * self._n).astype(np.intp)
@@ -214,7 +218,8 @@ class SumTree:
         self._tree = [0.0] * (2 * self._first_leaf)
 
     def locate(self, uniforms: Floats) -> list[float]:
-        return uniforms.tolist()
+        """Return the numbers, for :meth:`find`."""
+        return uniforms.tolist()  # type: ignore[no-any-return]  # numpy types it as Any
 
     def find(self, uniform: float) -> int:
         """Return the slot for a number from [0, 1); the sum of the weights must not be 0."""

@@ -118,8 +118,11 @@ class SeedSource:
             self._entropy = random_state.entropy  # type: ignore[assignment]  # the stub says None, too
             self._path = tuple(random_state.spawn_key)
         elif isinstance(random_state, np.random.Generator | np.random.RandomState):
-            generator = isinstance(random_state, np.random.Generator)
-            self._entropy = _draw_words(random_state.integers if generator else random_state.randint)
+            self._entropy = _draw_words(
+                random_state.integers
+                if isinstance(random_state, np.random.Generator)
+                else random_state.randint
+            )
             self._openings = 0
         else:
             try:

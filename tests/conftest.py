@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-TIMEOUT = 120.0  # seconds; a test that hangs dumps every stack and fails the run
+TIMEOUT = 120.0
 GRACE = 2.0  # seconds in which what a test ended may be gone, for a process exits when it likes
 
 settings.register_profile("pescador", database=None, deadline=None, derandomize=True)

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import pickle
 import struct
-from typing import Any
+from typing import Any, Literal
 
 import cloudpickle
 import numpy as np
-import numpy.typing as npt
 
 from ..exceptions import WorkerError
 from .ring import ALIGNMENT
@@ -55,7 +54,7 @@ class _Field:
 
     __slots__ = ("dtype", "is_scalar", "key", "n_bytes", "offset", "order", "shape")
 
-    def __init__(self, key: Any, array: Any, order: str, offset: int) -> None:
+    def __init__(self, key: Any, array: Any, order: Literal["C", "F"], offset: int) -> None:
         self.key = key
         self.dtype = array.dtype
         self.shape = array.shape
@@ -140,7 +139,7 @@ class Decoder:
             raise WorkerError(f"a worker sent an item of the unknown schema {schema}")
         item = {}
         for field in fields:
-            array: Any = np.ndarray(field.shape, field.dtype, body, field.offset, None, field.order)  # type: ignore[call-overload]
+            array: Any = np.ndarray(field.shape, field.dtype, body, field.offset, None, field.order)
             item[field.key] = array[()] if field.is_scalar else array
         return item
 
@@ -149,7 +148,7 @@ def write_chunks(chunks: list[Chunk], body: Bytes) -> None:
     """Copy the chunks of an item to where they belong in its body."""
     for offset, chunk in chunks:
         if isinstance(chunk, np.ndarray):
-            target: Any = np.ndarray(chunk.shape, chunk.dtype, body, offset, None, _order(chunk))  # type: ignore[call-overload]
+            target: Any = np.ndarray(chunk.shape, chunk.dtype, body, offset, None, _order(chunk))
             np.copyto(target, chunk, casting="no")
         else:
             data = np.frombuffer(chunk, np.uint8)
@@ -177,7 +176,8 @@ def dump(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
     except Exception:
         if buffers is not None:
             buffers.clear()
-        return cloudpickle.dumps(value, 5, buffer_callback=callback)
+        data: bytes = cloudpickle.dumps(value, 5, buffer_callback=callback)
+        return data
 
 
 def _look(item: Any) -> tuple[Any, ...] | None:
@@ -201,7 +201,7 @@ def _look(item: Any) -> tuple[Any, ...] | None:
     return tuple(look)
 
 
-def _order(array: Any) -> str:
+def _order(array: Any) -> Literal["C", "F"]:
     flags = array.flags
     return "F" if flags.f_contiguous and not flags.c_contiguous else "C"
 
@@ -228,7 +228,7 @@ def _pickled(item: Any) -> Encoded:
 
 
 def _unpickled(body: Any) -> Any:
-    memory: npt.NDArray[np.uint8] = np.frombuffer(body, np.uint8) if isinstance(body, bytearray) else body
+    memory = memoryview(body)
     if len(memory) < _COUNT.size:
         raise WorkerError(f"a worker sent a broken item of {len(memory)} bytes")
     n_parts = _COUNT.unpack_from(memory, 0)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
 from typing import Any
@@ -13,7 +14,7 @@ from ..exceptions import WorkerError
 __all__ = ["RemoteTraceback", "dump_error", "load_error"]
 
 
-class RemoteTraceback(Exception):
+class RemoteTraceback(Exception):  # noqa: N818  # it is no error, but shows where one was raised
     """Cause of an exception that was raised in a worker: shows where it was raised there."""
 
     def __init__(self, text: str) -> None:
@@ -46,10 +47,8 @@ def load_error(dumped: tuple[bytes | None, str], where: str) -> BaseException:
     data, text = dumped
     error: Any = None
     if data is not None:
-        try:
+        with contextlib.suppress(Exception):
             error = pickle.loads(data)
-        except Exception:
-            pass
     if not isinstance(error, BaseException):
         return WorkerError(f"a stream raised in {where}, and the exception can't be sent as it is:\n{text}")
     error.__cause__ = RemoteTraceback(text)

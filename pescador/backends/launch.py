@@ -36,7 +36,7 @@ from ..exceptions import ParameterError, PescadorError
 from .link import Link
 from .owner import this_owner, watch
 
-__all__ = ["START_METHODS", "Process", "check_start_method", "end", "start"]
+__all__ = ["START_METHODS", "Process", "check_start_method", "end"]
 
 START_METHODS = ("forkserver", "spawn", "fork")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import select
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -19,7 +18,7 @@ from collections import deque
 from typing import Any
 
 from ..core import Streamer
-from ..exceptions import PescadorError, WorkerError
+from ..exceptions import WorkerError
 from ..seeding import WORKER, Seed
 from . import wire
 from .base import Backend, Pool
@@ -64,7 +63,7 @@ class Receiver(ABC):
         """Return a message and its file descriptors if there is one; EOFError if there never will be."""
 
     @abstractmethod
-    def wait(self, timeout: float | None) -> bool:
+    def wait(self, timeout: int | None) -> bool:
         """Wait for a message or the death of the worker, so many milliseconds; False if none came."""
 
     @abstractmethod
@@ -78,7 +77,7 @@ class Receiver(ABC):
 
     def take_released(self) -> list[Extent]:
         """Return the records that were released since the last call."""
-        extents = []
+        extents: list[Extent] = []
         while self._released and len(extents) < MAX_EXTENTS:
             extents.append(self._released.popleft())
             self.n_released -= extents[-1].n_bytes

@@ -296,7 +296,7 @@ def _prepare(setup: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         os.chdir(setup["folder"])
     words = setup["seed"].generator().integers(2**32, size=4, dtype=np.uint32)
-    np.random.seed(words)
+    np.random.seed(words)  # noqa: NPY002  # the state that generators use which know no other
     random.seed(words.tobytes())
 
 

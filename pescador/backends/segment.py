@@ -12,6 +12,7 @@ starts a tracker process, and it keeps the name for as long as the segment.)
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -109,10 +110,8 @@ def _open_unnamed() -> int:
 
 
 def _unlink(name: str) -> None:
-    try:
+    with contextlib.suppress(FileNotFoundError):  # somebody else reclaimed it
         _posixshmem.shm_unlink(name)
-    except FileNotFoundError:
-        pass  # somebody else reclaimed it
 
 
 def _reserve(fd: int, n_bytes: int, remedy: str) -> None:

@@ -8,8 +8,8 @@ A message holds entries of any streams::
     entry    ...
 
 An entry of the schema END or FAILURE ends its stream. Other kinds of message define a schema ('S') or
-announce a segment whose descriptor comes along ('M') or its end ('D'); 'X' holds the last words of a worker that cannot
-go on.
+announce a segment whose descriptor comes along ('M') or its end ('D'); 'X' holds the last words of a
+worker that cannot go on.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class ZMQSender(Sender):
         self._under_way -= sum(extent.n_bytes for extent in extents)
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
-        frames = [message, *(self._records[extent.segment] for extent in extents)]
+        frames: list[Any] = [message, *(self._records[extent.segment] for extent in extents)]
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK, copy=self._copy)
         except zmq.Again:
@@ -174,13 +174,13 @@ class ZMQReceiver(Receiver):
         if len(frames) == 1 and hmac.compare_digest(frames[0].bytes, self._secret):
             self._worker = sender
 
-    def wait(self, timeout: float | None) -> bool:
+    def wait(self, timeout: int | None) -> bool:
         return bool(self._poller.poll(timeout))
 
     def view(self, extent: Extent) -> Bytes:
         frame = self._records.pop(extent.segment)
         self.release(extent)
-        memory = np.frombuffer(frame, np.uint8)
+        memory: Bytes = np.frombuffer(memoryview(frame), np.uint8)  # type: ignore[arg-type]  # a buffer
         if not memory.flags.writeable or memory.ctypes.data % ALIGNMENT:
             memory = memory.copy()
         return memory

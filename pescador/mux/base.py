@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import seeding
-from ..core import Context, Opener, Streamer
+from ..core import Opener, Streamer
 from ..exceptions import ParameterError, PescadorError
 from ..sampling import Floats, check_weights
 from ..seeding import RandomState, Seed, SeedSource
@@ -95,7 +95,7 @@ class BaseMux(Streamer[T_co]):
     @property
     def streamers(self) -> list[Streamer[T_co]]:
         """The streamers, in the order in which they were given."""
-        return cast("list[Streamer[T_co]]", self.streamer)
+        return self.streamer  # type: ignore[return-value]  # the constructor made it a list
 
     @property
     def n_streams(self) -> int:
@@ -147,7 +147,8 @@ class BaseMux(Streamer[T_co]):
                         stack.callback(close)
 
     def _activate(self) -> None:
-        context = cast("Context", self._context)
+        context = self._context
+        assert context is not None
         self._seed: Seed = self._seed_source.resolve(context.seed())
         self._opener: Opener = context.opener
         self.stream_ = self.samples()

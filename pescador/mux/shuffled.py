@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..sampling import Categorical, Draws
 from .base import END, UNOPENED, WeightedMux
@@ -56,7 +56,7 @@ class ShuffledMux(WeightedMux[T_co]):
                         continue
                 yield sample
 
-    def _start(self, index: int) -> T_co:
+    def _start(self, index: int) -> Any:
         """Open a stream (again), and return its first sample, or END if there is none."""
         if index not in self._choice:
             return END

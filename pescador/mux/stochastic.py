@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from .. import seeding
 from ..exceptions import ParameterError
-from ..sampling import Categorical, Draws, Floats, SumTree
+from ..sampling import Categorical, Draws, Floats, SumTree, scaled
 from ..seeding import RandomState
 from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
 from .base import END, UNOPENED, WeightedMux, check_mode
@@ -146,7 +146,7 @@ class StochasticMux(WeightedMux[T_co]):
                         continue
                 yield sample
 
-    def _advance(self, slot: int) -> T_co:
+    def _advance(self, slot: int) -> Any:
         """Open the stream of a slot and return its first sample; END if it has ended or is empty.
 
         In that case the next activation has taken the slot.
@@ -220,6 +220,7 @@ def _shares(weights: Floats | None) -> Floats | None:
     """Return weights that add up to 1, all positive ones large enough to be drawn."""
     if weights is None:
         return None
-    halved = np.ldexp(weights, -np.frexp(weights.max())[1])  # so that the sum does not overflow
+    small = scaled(weights)
     tiny = np.where(weights > 0, np.finfo(np.float64).tiny, 0)
-    return np.maximum(halved / halved.sum(), tiny)
+    shares: Floats = np.maximum(small / small.sum(), tiny)
+    return shares

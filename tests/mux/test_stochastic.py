@@ -97,7 +97,8 @@ def test_at_most_n_active_streams_are_open(mode, weights, rate):
         n_open.append(sum(source.running for source in sources))
         if mode != "with_replacement":
             assert max(source.running for source in sources) == 1
-    assert max(n_open) == 4
+    assert max(n_open) <= 4
+    assert max(n_open) == 4 or mode == "exhaustive"
     assert sum(source.running for source in sources) == 0
 
 
@@ -160,7 +161,7 @@ def test_it_ends_when_all_streams_turn_out_empty(mode, prune):
     for weights in (None, [1, 2, 0, 3]):
         once = [iter("ab"), iter("c"), "", iter("d")]
         mux = StochasticMux(once, 2, None, weights, mode, prune, random_state=0)
-        assert sorted(mux) == sorted("abcd" if weights is None else "abcd")
+        assert sorted(mux) == list("abcd")
 
 
 # Changed weights

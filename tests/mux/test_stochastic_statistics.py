@@ -52,13 +52,13 @@ def test_with_replacement_the_weights_are_the_proportions_of_samples(weights, di
 
 
 def test_with_replacement_active_streams_are_drawn_equally_whatever_their_weights():
-    mux = StochasticMux(constants(2), 2, None, [1, 5], random_state=2)
-    seeds = [
-        np.mean(list(StochasticMux(mux.streamers, 2, None, [1, 5], random_state=s)(400))) for s in range(50)
+    means = [
+        np.mean(list(StochasticMux(constants(2), 2, None, [1, 5], random_state=seed)(400)))
+        for seed in range(50)
     ]
-    assert {round(mean * 2) / 2 for mean in seeds} <= {0.0, 0.5, 1.0}
-    assert any(0 < mean < 1 for mean in seeds)
-    assert all(mean in (0, 1) or 0.37 < mean < 0.63 for mean in seeds)  # 5 sigma
+    mixed = [mean for mean in means if 0 < mean < 1]  # elsewhere both slots hold the same stream
+    assert 3 < len(mixed) < 30
+    assert all(0.37 < mean < 0.63 for mean in mixed)  # 5 standard deviations
 
 
 @pytest.mark.parametrize("mode", ["single_active", "exhaustive"])
@@ -71,7 +71,7 @@ def test_elsewhere_active_streams_are_drawn_by_weight(mode, weights):
 
 
 def test_single_active_activates_by_weight_among_those_that_are_not_active():
-    # Two slots, constant budget 1: the stream that takes a slot is not the one in the other.
+    # With one slot of budget 1, none is active when the next one is chosen.
     weights = np.array([1.0, 2, 3, 4])
     sources = [Counting(value=i) for i in range(4)]
     mux = StochasticMux(sources, 1, 1, weights, "single_active", random_state=4, dist="constant")

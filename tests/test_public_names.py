@@ -1,0 +1,93 @@
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import pescador
+
+PUBLIC = {
+    *("Streamer", "streamable"),
+    *("StochasticMux", "ShuffledMux", "RoundRobinMux", "ChainMux", "Mux", "BaseMux"),
+    *("ParallelStreamer", "ZMQStreamer"),
+    *("buffer_stream", "tuples", "keras_tuples", "cache"),
+    *("RNG", "empty", "PescadorError", "DataError", "WorkerError"),
+}
+
+# The parts that run in the background have tests of their own.
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(pescador.__path__, "pescador.")
+    if not module.name.startswith(
+        ("pescador.parallel", "pescador.backends", "pescador.testing", "pescador.__main__")
+    )
+]
+
+
+def in_order(name):
+    """Key of the order in which ruff (RUF022) wants __all__: CONSTANTS, Classes, functions."""
+    return not name.isupper(), not name[0].isupper(), name
+
+
+def test_the_package_has_exactly_the_public_names():
+    assert set(pescador.__all__) == PUBLIC
+    assert pescador.__all__ == sorted(PUBLIC, key=in_order)
+    assert all(hasattr(pescador, name) for name in PUBLIC)
+    assert pescador.__version__
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_of_a_module_is_sorted_and_true(name):
+    module = importlib.import_module(name)
+    assert module.__all__ == sorted(set(module.__all__), key=in_order)
+    assert [public for public in module.__all__ if not hasattr(module, public)] == []
+    assert module.__doc__
+
+
+@pytest.mark.parametrize("name", ["core", "mux", "maps", "backends"])
+def test_import_paths_that_users_know_are_valid(name):
+    assert importlib.import_module(f"pescador.{name}")
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("core", ["Streamer", "streamable"]),
+        ("mux", ["StochasticMux", "ShuffledMux", "RoundRobinMux", "ChainMux", "Mux", "BaseMux"]),
+        ("maps", ["buffer_stream", "tuples", "keras_tuples", "cache"]),
+    ],
+)
+def test_names_are_found_where_version_2_had_them(module, names):
+    module = importlib.import_module(f"pescador.{module}")
+    assert all(getattr(module, name) is getattr(pescador, name) for name in names)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC - {"RNG", "ParallelStreamer", "ZMQStreamer"}))
+def test_every_public_name_is_documented(name):
+    assert inspect.getdoc(getattr(pescador, name))
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [("PescadorError", Exception), ("DataError", ValueError), ("WorkerError", RuntimeError)],
+)
+def test_errors_are_pescador_errors_and_what_a_user_would_catch(error, builtin):
+    assert issubclass(getattr(pescador, error), pescador.PescadorError)
+    assert issubclass(getattr(pescador, error), builtin)
+
+
+def test_a_bad_parameter_is_a_value_error():
+    with pytest.raises(ValueError, match="at least one streamer"):
+        pescador.ChainMux([])
+
+
+def test_empty_is_numpy_empty_outside_a_worker():
+    array = pescador.empty((2, 3), "i2", "F")
+    assert (array.shape, array.dtype, array.flags.f_contiguous, array.flags.owndata) == (
+        (2, 3),
+        "i2",
+        True,
+        True,
+    )
+    assert pescador.empty(4).shape == (4,)
+    assert pescador.empty((), object).dtype == object
