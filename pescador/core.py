@@ -36,13 +36,17 @@ class Opener(Protocol):
     def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
         """Return an iterator over at most `max_iter` items of `streamer`.
 
-        Nothing runs before the first item is asked for, and the iterator has ``close()``.
+        The iterator has ``close()``.
         """
+        ...
+
+    def spread(self, n: int) -> Opener:
+        """Return the opener for a mux that has `n` streams open at a time, below the one that asks."""
         ...
 
     @property
     def ahead(self) -> int:
-        """How many activations the mux may open before it needs them."""
+        """How many activations a mux may open before it needs them; 0 if none runs in the background."""
         ...
 
 
@@ -54,6 +58,9 @@ class _HereOpener:
 
     def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
         return streamer.open(Context(seed, self), max_iter)
+
+    def spread(self, n: int) -> Opener:
+        return self
 
 
 HERE: Opener = _HereOpener()

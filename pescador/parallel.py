@@ -20,6 +20,7 @@ from . import backends
 from .backends.base import Pool
 from .core import Context, Streamer
 from .exceptions import ParameterError
+from .mux import BaseMux
 from .seeding import Seed
 
 __all__ = ["ParallelStreamer", "ZMQStreamer"]
@@ -52,6 +53,9 @@ class ParallelStreamer(Streamer[T_co]):
     start_method : {'forkserver', 'spawn', 'fork'}, optional
         How worker processes start. By default they are forked from a clean process that runs no
         threads of yours.
+    open_ahead : int, optional
+        With several workers: how many streams each mux may open before it needs them, so that it does
+        not wait while a file loads. `n_workers` if not given.
     **options
         Options of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy`
         of 'zmq'.
@@ -85,6 +89,7 @@ class ParallelStreamer(Streamer[T_co]):
         prefetch: int | None = None,
         timeout: float = 5,
         start_method: str | None = None,
+        open_ahead: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(streamer if isinstance(streamer, Streamer) else Streamer(streamer))
@@ -94,13 +99,20 @@ class ParallelStreamer(Streamer[T_co]):
             raise ParameterError(f"prefetch must be None or a whole number from 1 on, got {prefetch!r}")
         if not isinstance(timeout, int | float) or not timeout >= 0:
             raise ParameterError(f"timeout is in seconds and must not be negative, got {timeout!r}")
-        if n_workers > 1:
-            raise ParameterError(f"n_workers={n_workers}: more than one worker is not supported yet")
+        if not isinstance(open_ahead, int | None) or (open_ahead is not None and open_ahead < 0):
+            raise ParameterError(f"open_ahead must be None or a whole number from 0 on, got {open_ahead!r}")
+        if n_workers > 1 and not isinstance(_root(self), BaseMux):
+            raise ParameterError(
+                f"n_workers={n_workers}, but {self.streamer!r} is no mux, and a single generator cannot be "
+                "split: the streams that a mux activates are what is spread over workers. For replicas of "
+                "the stream, write RoundRobinMux([stream] * n); for shards, a mux of its parts"
+            )
         if start_method is not None:
             options["start_method"] = start_method
         self.backend = backend
         self.n_workers = n_workers
         self.prefetch = prefetch
+        self.open_ahead = n_workers if open_ahead is None else open_ahead
         self.timeout = timeout
         self._pool = _PoolKeeper(backend, n_workers, timeout, options)
 
@@ -111,9 +123,14 @@ class ParallelStreamer(Streamer[T_co]):
         try:
             seed = cast("Context", active._context).seed()
             source = cast("Streamer[T_co]", self.streamer)
-            stream = self._pool.get().open(source, seed, max_iter, self.prefetch)
-            active.stream_ = cast("Iterator[T_co]", stream)
-            yield from active.stream_
+            pool = self._pool.get()
+            if self.n_workers == 1:
+                stream: Iterator[T_co] = pool.open(source, seed, max_iter, self.prefetch)
+            else:
+                opener = _PoolOpener(pool, self.prefetch, self.open_ahead)
+                stream = source.open(Context(seed, opener), max_iter)
+            active.stream_ = stream
+            yield from stream
         finally:
             self._exit(active)
 
@@ -194,6 +211,36 @@ class ZMQStreamer(ParallelStreamer[T_co]):
             max_tries=max_tries,
             copy=copy,
         )
+
+
+class _PoolOpener:
+    """Opens the plain streams of a tree on a pool, and its muxes here, with itself."""
+
+    def __init__(self, pool: Pool, prefetch: int | None, ahead: int) -> None:
+        self._pool = pool
+        self._prefetch = prefetch
+        self._ahead = ahead
+
+    def open(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
+        if isinstance(_root(streamer), BaseMux) and not isinstance(streamer, ParallelStreamer):
+            return streamer.open(Context(seed, self), max_iter)
+        return self._pool.open(streamer, seed, max_iter, self._prefetch)
+
+    def spread(self, n: int) -> _PoolOpener:
+        """Return the opener of a mux with `n` streams, which share what may be prefetched."""
+        prefetch = None if self._prefetch is None else max(1, self._prefetch // n)
+        return _PoolOpener(self._pool, prefetch, self._ahead)
+
+    @property
+    def ahead(self) -> int:
+        return self._ahead
+
+
+def _root(streamer: Streamer[Any]) -> Any:
+    """Return what a Streamer of a Streamer of ... is a Streamer of."""
+    while isinstance(streamer.streamer, Streamer):
+        streamer = streamer.streamer
+    return streamer
 
 
 class _PoolKeeper:

@@ -66,7 +66,7 @@ def nothing_left_behind():
 def resources():
     """Return a set of texts: all processes, threads, file descriptors and shared-memory segments."""
     children = psutil.Process().children(recursive=True)
-    found = {f"process {child}" for child in children}
+    found = {f"process {child.pid}" for child in children}
     found |= {f"thread {thread}" for thread in threading.enumerate()}
     found |= {f"file descriptor {fd}: {target}" for fd, target in descriptors()}
     own = {os.getpid(), *(child.pid for child in children)}
@@ -85,7 +85,6 @@ def segments():
 
 
 def belongs_to_others(name, own):
-    """Whether the name of a segment holds the pid of a living process that is not one of ours."""
-    return any(
-        int(number) not in own and psutil.pid_exists(int(number)) for number in re.findall(r"\d{1,9}", name)
-    )
+    """Whether the first number in the name of a segment is the pid of a living process that is not ours."""
+    pid = int((re.search(r"\d{1,9}", name) or ["0"])[0])
+    return pid not in own and psutil.pid_exists(pid)

@@ -124,7 +124,24 @@ class BaseMux(Streamer[T_co]):
         stream : iterator
             Starts when its first item is asked for.
         """
-        return self._open(self.streamers[index], *(key or (index,)), max_iter=max_iter)
+        key = key or (index,)
+        if self._early:
+            known, stream = self._early.pop(key, (None, None))
+            if known == (index, max_iter):
+                return cast("Iterator[T_co]", stream)
+            if stream is not None:  # the guess was wrong
+                stream.close()
+        return self._open(self.streamers[index], *key, max_iter=max_iter)
+
+    def open_early(self, index: int, *key: int, max_iter: int | None = None) -> None:
+        """Open a stream that :meth:`open_stream` will probably be asked for soon.
+
+        Only where streams run in the background: there it starts to produce. A wrong guess costs a
+        worker some time, and changes nothing else.
+        """
+        if self._opener.ahead and key not in self._early:
+            stream = self._open(self.streamers[index], *key, max_iter=max_iter)
+            self._early[key] = (index, max_iter), stream
 
     def _open(self, streamer: Streamer[T_co], *key: int, max_iter: int | None = None) -> Iterator[T_co]:
         return self._opener.open(streamer, self._seed.child(seeding.STREAM, *key), max_iter)
@@ -150,8 +167,18 @@ class BaseMux(Streamer[T_co]):
         context = self._context
         assert context is not None
         self._seed: Seed = self._seed_source.resolve(context.seed())
-        self._opener: Opener = context.opener
+        self._opener: Opener = context.opener.spread(self._n_at_a_time)
+        self._early: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self.stream_ = self.samples()
+
+    def _deactivate(self) -> None:
+        with self.closing([stream for _, stream in self._early.values()]):
+            super()._deactivate()
+
+    @property
+    def _n_at_a_time(self) -> int:
+        """How many streams are open at a time."""
+        return self.n_streams
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.n_streams} streamers>"

@@ -55,6 +55,10 @@ class ChainMux(BaseMux[T_co]):
             return len(self.streamer)
         raise ParameterError("a chain over a generator of streamers does not know how many there are")
 
+    @property
+    def _n_at_a_time(self) -> int:
+        return 1
+
     def samples(self) -> Iterator[T_co]:
         activation = count()
         for epoch in count():
@@ -64,7 +68,14 @@ class ChainMux(BaseMux[T_co]):
                 members = members.open(Context(self._seed.child(seeding.ARGUMENT, epoch)))
             with self.closing([members] if members is not self.streamer else []):
                 for position, member in enumerate(members):
-                    stream = self._open(as_streamer(member, position), next(activation))
+                    number = next(activation)
+                    if isinstance(members, list):
+                        stream = self.open_stream(position, number)
+                        for ahead in range(1, self._opener.ahead + 1):
+                            if position + ahead < len(members) or self.mode == "cycle":
+                                self.open_early((position + ahead) % len(members), number + ahead)
+                    else:  # the next one is not known before it is asked for
+                        stream = self._open(as_streamer(member, position), number)
                     with self.closing([stream]):
                         first = next(stream, END)
                         if first is not END:

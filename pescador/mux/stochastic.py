@@ -8,6 +8,7 @@ activation takes its slot, and the draw is made anew. A stream opens at the firs
 from __future__ import annotations
 
 import operator
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -107,16 +108,17 @@ class StochasticMux(WeightedMux[T_co]):
         self.dist = dist
         self.prune_empty_streams = prune_empty_streams
 
+    @property
+    def _n_at_a_time(self) -> int:
+        return self.n_active
+
     def samples(self) -> Iterator[T_co]:
-        repeat = self.mode == "with_replacement"
-        weighted = self.weights is not None and not repeat
-        rng = self._seed.child(seeding.ACTIVATIONS).generator()
-        self._activations: Activations = (
-            Exhaustive(self.n_streams, self.weights, rng)
-            if self.mode == "exhaustive"
-            else Proposals(self.n_streams, self.weights, rng, repeat)
-        )
-        self._budgets = Budgets(self.rate, self.dist, self._seed, None if weighted else 1 / self.n_active)
+        weighted = self.weights is not None and self.mode != "with_replacement"
+        self._activations = self._make_activations()
+        self._budgets = self._make_budgets(weighted)
+        self._scout: _Scout | None = None
+        if self._opener.ahead and not (weighted and self.dist == "binomial"):
+            self._scout = _Scout(self._make_activations(), self._make_budgets(weighted), self._opener.ahead)
         # position, index and budget of what is in each slot
         self._assigned: list[tuple[int, int, int | None] | None] = [None] * self.n_active
         self._active: set[int] = set()  # by index; kept where streams may not repeat
@@ -135,6 +137,7 @@ class StochasticMux(WeightedMux[T_co]):
                 self._allot(slot)
             if not self._n_filled:
                 return
+            self._look_ahead()
             for slot in self._draws.slots:
                 try:
                     sample = next(streams[slot])
@@ -163,6 +166,8 @@ class StochasticMux(WeightedMux[T_co]):
                 return sample
             if self.prune_empty_streams:
                 self._activations.drop(index)
+                if self._scout is not None:
+                    self._scout.activations.drop(index)
             else:
                 self._barren.add(index)
         self._active.discard(index)
@@ -170,7 +175,24 @@ class StochasticMux(WeightedMux[T_co]):
         self._n_filled -= 1
         if self._assign(slot):
             self._allot(slot)
+            self._look_ahead()
         return END
+
+    def _look_ahead(self) -> None:
+        """Open early what is in the slots, and what will probably follow."""
+        if self._scout is not None:
+            position = max(assigned[0] for assigned in self._assigned if assigned is not None)
+            for position, index, budget in self._scout.guess(position, self._active):
+                self.open_early(index, position, max_iter=budget)
+
+    def _make_activations(self) -> Activations:
+        rng = self._seed.child(seeding.ACTIVATIONS).generator()
+        if self.mode == "exhaustive":
+            return Exhaustive(self.n_streams, self.weights, rng)
+        return Proposals(self.n_streams, self.weights, rng, repeat=self.mode == "with_replacement")
+
+    def _make_budgets(self, weighted: bool) -> Budgets:
+        return Budgets(self.rate, self.dist, self._seed, None if weighted else 1 / self.n_active)
 
     def _assign(self, slot: int) -> bool:
         """Give an empty slot the next activation; return whether there is one."""
@@ -204,6 +226,7 @@ class StochasticMux(WeightedMux[T_co]):
     def _reweigh(self) -> None:
         """Activate by other weights from now on; active streams are drawn as before."""
         self._activations.reweigh(self.weights)
+        self._scout = None  # it would guess wrong from now on
         self._barren.clear()
         if self.mode == "with_replacement":
             return
@@ -214,6 +237,34 @@ class StochasticMux(WeightedMux[T_co]):
             self._draws.sampler = self._tree
             self._draws.remap()
         self._shares = _shares(self.weights)
+
+
+class _Scout:
+    """Runs through the sequence of activations ahead of the mux, to tell what it will need.
+
+    It follows the same sequence, so it is right as long as nothing happens that nobody can foresee: a
+    stream turns out to be empty, or one that may not repeat is still active when its turn comes.
+    """
+
+    def __init__(self, activations: Activations, budgets: Budgets, ahead: int) -> None:
+        self.activations = activations
+        self._budgets = budgets
+        self._ahead = ahead
+        self._guesses: deque[tuple[int, int, int | None]] = deque()
+
+    def guess(self, position: int, active: set[int]) -> Iterator[tuple[int, int, int | None]]:
+        """Yield position, index and budget of what was activated up to `position`, and of what follows."""
+        n_ahead = sum(guess[0] > position for guess in self._guesses)
+        while n_ahead < self._ahead:
+            taken = self.activations.take(active if not n_ahead else active | {g[1] for g in self._guesses})
+            if taken is None:
+                return
+            guess = (*taken, self._budgets.at(taken[0], 0.0))
+            self._guesses.append(guess)
+            n_ahead += guess[0] > position
+            yield guess
+        while self._guesses and self._guesses[0][0] <= position:
+            self._guesses.popleft()
 
 
 def _shares(weights: Floats | None) -> Floats | None:

@@ -3,7 +3,6 @@ import pytest
 from scipy import stats
 
 from pescador import ShuffledMux, Streamer
-from pescador.mux import shuffled
 
 from ..streams import Counting, constant, letters
 
@@ -122,7 +121,3 @@ def test_the_size_of_the_blocks_does_not_change_the_sequence(monkeypatch):
         monkeypatch.setattr("pescador.sampling.FIRST_BLOCK", size)
         monkeypatch.setattr("pescador.sampling.LAST_BLOCK", size)
         assert run() == expected
-
-
-def test_the_module_exports_the_class():
-    assert shuffled.__all__ == ["ShuffledMux"]
