@@ -59,7 +59,7 @@ class _HereOpener:
     def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
         return streamer.open(Context(seed, self), max_iter)
 
-    def spread(self, n: int) -> Opener:
+    def spread(self, n: int) -> Opener:  # noqa: ARG002  # it is all the same here
         return self
 
 
@@ -167,7 +167,9 @@ class Streamer(Generic[T_co]):
         self.args = args
         self.kwargs = kwargs
         self._called = callable(streamer) and not (iterable and not args and not kwargs)
-        self._binds = _binds(args) or _binds(kwargs.values())
+        self._binds = _binds([*args, *kwargs.values()])
+        if isinstance(streamer, functools.partial):  # its arguments belong to the recipe, too
+            self._binds = self._binds or _binds([*streamer.args, *streamer.keywords.values()])
 
     # Iteration
 
@@ -309,10 +311,13 @@ class Streamer(Generic[T_co]):
         if isinstance(source, Streamer):
             self.stream_ = context.opener.open(source, context.seed(), None)
         elif self._called:
-            args, kwargs = self.args, self.kwargs
+            function, args, kwargs = source, self.args, self.kwargs
             if self._binds:
+                if isinstance(function, functools.partial):
+                    args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+                    function = function.func
                 args, kwargs = bind_arguments(args, kwargs, context)
-            result = source(*args, **kwargs)  # type: ignore[operator]
+            result = function(*args, **kwargs)  # type: ignore[operator]
             if not _is_iterable(result):
                 raise ParameterError(
                     f"{_shown(source)} returned {_shown(result)} of type {type(result).__name__}, "

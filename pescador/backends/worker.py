@@ -31,7 +31,7 @@ class Stop(BaseException):
 class WorkerStream:
     """The worker's end of one open stream."""
 
-    __slots__ = ("credits", "is_open", "iterator", "left", "number")
+    __slots__ = ("credits", "is_open", "is_ready", "iterator", "left", "number")
 
     def __init__(
         self, number: int, iterator: Generator[Any, None, None], left: int | None, n_credits: int
@@ -41,6 +41,7 @@ class WorkerStream:
         self.left = left  # items until max_iter is reached; None if there is no bound
         self.credits = n_credits  # items it may produce until it must wait
         self.is_open = True
+        self.is_ready = False  # it is in the queue of those that may run
 
 
 class WorkerLoop(ABC):
@@ -84,7 +85,10 @@ class WorkerLoop(ABC):
             while True:
                 self.obey_commands(block=not self._ready)
                 if self._ready:
-                    self._run_slice(self._ready[0])
+                    stream = self._ready.popleft()
+                    stream.is_ready = False
+                    self._run_slice(stream)
+                    self._enqueue(stream)
         except Stop:
             pass
         finally:
@@ -120,15 +124,14 @@ class WorkerLoop(ABC):
             self.flush()
             return
         stream = self._streams[number] = WorkerStream(number, iterator, max_iter, n_credits)
-        self._ready.append(stream)
+        self._enqueue(stream)
 
     def obey_credit(self, number: int, n_credits: int) -> None:
         """Let a stream produce more items."""
         stream = self._streams.get(number)
         if stream is not None:
-            if not stream.credits:
-                self._ready.append(stream)
             stream.credits += n_credits
+            self._enqueue(stream)
 
     def obey_close(self, number: int) -> None:
         """Close a stream that its consumer gave up."""
@@ -172,10 +175,11 @@ class WorkerLoop(ABC):
                 break
             if not stream.credits or time.perf_counter() > deadline:
                 break
-        if stream.is_open:
-            self._ready.popleft()
-            if stream.credits:
-                self._ready.append(stream)
+
+    def _enqueue(self, stream: WorkerStream) -> None:
+        if stream.is_open and stream.credits and not stream.is_ready:
+            stream.is_ready = True
+            self._ready.append(stream)
 
     def _finish(self, stream: WorkerStream) -> None:
         """End a stream that has given all items it was asked for."""
@@ -195,7 +199,7 @@ class WorkerLoop(ABC):
     def _forget(self, stream: WorkerStream) -> None:
         stream.is_open = False
         self._streams.pop(stream.number, None)
-        if stream.credits:
+        if stream.is_ready:
             self._ready.remove(stream)
 
     def _close_all(self) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Sized
+from collections.abc import Iterator, Set
 from itertools import chain, islice
-from typing import Protocol
 
 import numpy as np
 
@@ -32,16 +31,15 @@ DISTS = ("poisson", "constant", "binomial")
 MAX_PROPOSALS = 100
 
 
-class Indices(Container[int], Sized, Protocol):
-    """The active streams, by index."""
-
-
 class Activations(ABC):
     """The sequence of streams that a mux opens."""
 
     @abstractmethod
-    def take(self, active: Indices) -> tuple[int, int] | None:
-        """Return position and index of the next stream to open, None if there is none."""
+    def take(self, excluded: Set[int]) -> tuple[int, int] | None:
+        """Return position and index of the next stream to open, None if there is none.
+
+        Streams in `excluded` cannot be opened now.
+        """
 
     @abstractmethod
     def drop(self, index: int) -> None:
@@ -51,14 +49,11 @@ class Activations(ABC):
     def reweigh(self, weights: Floats | None) -> None:
         """Use other weights from now on."""
 
-    @property
-    @abstractmethod
-    def n_candidates(self) -> int:
-        """Number of streams that may still be returned."""
-
 
 class Proposals(Activations):
-    """Independent draws by weight.
+    """Independent draws by weight, of which the first that can be used is taken.
+
+    That is a draw by weight among those that can be used.
 
     Parameters
     ----------
@@ -68,39 +63,28 @@ class Proposals(Activations):
         Equal if None.
     rng : numpy.random.Generator
         Used by nobody else.
-    repeat : bool
-        Whether a stream may be opened while it is active. If not, the first proposal that is not
-        active is taken, which is a draw by weight among those that are not.
     """
 
-    def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator, repeat: bool) -> None:
+    def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
         self._n = n
-        self._repeat = repeat
         self._dropped: set[int] = set()
         self._weights = weights
         self._choice = Categorical(n, weights)
         self._draws = Draws(rng, self._choice)
         self._position = -1
 
-    def take(self, active: Indices) -> tuple[int, int] | None:
+    def take(self, excluded: Set[int]) -> tuple[int, int] | None:
         choice = self._choice
-        if not choice.n_live:
-            return None
-        if self._repeat:
-            for index in self._draws.slots:
-                self._position += 1
-                if index in choice:
-                    return self._position, index
-        if choice.n_live > len(active):
+        if choice.n_live > len(excluded):
             for index in islice(self._draws.slots, MAX_PROPOSALS):
                 self._position += 1
-                if index not in active and index in choice:
+                if index in choice and index not in excluded:
                     return self._position, index
-        return self._take_among_usable(active)
+        return self._take_among_usable(excluded)
 
-    def _take_among_usable(self, active: Indices) -> tuple[int, int] | None:
+    def _take_among_usable(self, excluded: Set[int]) -> tuple[int, int] | None:
         weights = np.ones(self._n) if self._weights is None else self._weights.copy()
-        weights[[i for i in range(self._n) if i in active or i in self._dropped]] = 0
+        weights[list(excluded | self._dropped)] = 0
         if not weights.any():
             return None
         self._position += 1
@@ -119,10 +103,6 @@ class Proposals(Activations):
             self._choice.drop(index)
         self._draws.remap()
 
-    @property
-    def n_candidates(self) -> int:
-        return self._choice.n_live
-
 
 class Exhaustive(Activations):
     """One weighted permutation: each stream once."""
@@ -131,7 +111,7 @@ class Exhaustive(Activations):
         self._order = Permutation(n, weights, rng)
         self._position = -1
 
-    def take(self, active: Indices) -> tuple[int, int] | None:
+    def take(self, excluded: Set[int]) -> tuple[int, int] | None:
         if not self._order:
             return None
         self._position += 1
@@ -142,10 +122,6 @@ class Exhaustive(Activations):
 
     def reweigh(self, weights: Floats | None) -> None:
         self._order.reweigh(weights)
-
-    @property
-    def n_candidates(self) -> int:
-        return len(self._order)
 
 
 class Budgets:

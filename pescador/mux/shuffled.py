@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-import numpy as np
-
 from ..sampling import Categorical, Draws
 from .base import END, UNOPENED, WeightedMux
 
@@ -47,8 +45,9 @@ class ShuffledMux(WeightedMux[T_co]):
         self._empty: list[int] = []
         streams = self._streams
         if self._opener.ahead:
-            for index in np.flatnonzero(np.ones(self.n_streams) if self.weights is None else self.weights):
-                self.open_early(int(index), int(index), 0)
+            for index in range(self.n_streams):
+                if self.weights is None or self.weights[index]:
+                    self.open_early(index, index, 0)
         with self._running(), self.closing(streams):
             for index in self._draws.slots:
                 try:

@@ -123,6 +123,7 @@ class StochasticMux(WeightedMux[T_co]):
         self._assigned: list[tuple[int, int, int | None] | None] = [None] * self.n_active
         self._active: set[int] = set()  # by index; kept where streams may not repeat
         self._barren: set[int] = set()  # found empty since the last stream that was not; not pruned
+        self._vacant: list[int] = []  # slots that wait until barren streams are tried again
         self._shares = _shares(self.weights)
         self._tree = SumTree(self.n_active) if weighted else None
         self._choice = Categorical(self.n_active)
@@ -137,7 +138,6 @@ class StochasticMux(WeightedMux[T_co]):
                 self._allot(slot)
             if not self._n_filled:
                 return
-            self._look_ahead()
             for slot in self._draws.slots:
                 try:
                     sample = next(streams[slot])
@@ -162,7 +162,8 @@ class StochasticMux(WeightedMux[T_co]):
             stream = self._streams[slot] = self.open_stream(index, position, max_iter=budget)
             sample = next(stream, END)
             if sample is not END:
-                self._barren.clear()
+                if self._barren:
+                    self._retry_barren()
                 return sample
             if self.prune_empty_streams:
                 self._activations.drop(index)
@@ -175,34 +176,22 @@ class StochasticMux(WeightedMux[T_co]):
         self._n_filled -= 1
         if self._assign(slot):
             self._allot(slot)
-            self._look_ahead()
         return END
-
-    def _look_ahead(self) -> None:
-        """Open early what is in the slots, and what will probably follow."""
-        if self._scout is not None:
-            position = max(assigned[0] for assigned in self._assigned if assigned is not None)
-            for position, index, budget in self._scout.guess(position, self._active):
-                self.open_early(index, position, max_iter=budget)
 
     def _make_activations(self) -> Activations:
         rng = self._seed.child(seeding.ACTIVATIONS).generator()
         if self.mode == "exhaustive":
             return Exhaustive(self.n_streams, self.weights, rng)
-        return Proposals(self.n_streams, self.weights, rng, repeat=self.mode == "with_replacement")
+        return Proposals(self.n_streams, self.weights, rng)
 
     def _make_budgets(self, weighted: bool) -> Budgets:
         return Budgets(self.rate, self.dist, self._seed, None if weighted else 1 / self.n_active)
 
     def _assign(self, slot: int) -> bool:
         """Give an empty slot the next activation; return whether there is one."""
-        barren = self._barren and len(self._barren) >= self._activations.n_candidates
-        activation = None if barren and self.mode != "exhaustive" else self._activations.take(self._active)
+        activation = self._activations.take(self._excluded())
         if activation is None:
-            if self._tree:
-                self._tree.set(slot, 0.0)
-            elif self._choice.drop(slot):
-                self._draws.remap()
+            self._vacate(slot)
             return False
         position, index = activation
         if self.mode != "with_replacement":
@@ -214,11 +203,37 @@ class StochasticMux(WeightedMux[T_co]):
         self._n_filled += 1
         return True
 
+    def _excluded(self) -> set[int]:
+        """Return the streams that cannot be opened now."""
+        return self._active | self._barren if self._barren else self._active
+
+    def _vacate(self, slot: int) -> None:
+        """Leave a slot empty."""
+        if self._tree:
+            self._tree.set(slot, 0.0)
+        if self._barren:
+            self._vacant.append(slot)
+        elif not self._tree and self._choice.drop(slot):
+            self._draws.remap()
+
+    def _retry_barren(self) -> None:
+        """Let streams that were found empty be opened again, now that another was not."""
+        self._barren.clear()
+        vacant, self._vacant = self._vacant, []
+        for slot in vacant:
+            if self._assign(slot):
+                self._allot(slot)
+
     def _allot(self, slot: int) -> None:
         """Give the activation in a slot its budget."""
         position, index, _ = cast("tuple[int, int, int | None]", self._assigned[slot])
         share = self._tree.share(slot) if self._tree else 1 / self.n_active
-        self._assigned[slot] = position, index, self._budgets.at(position, share)
+        budget = self._budgets.at(position, share)
+        self._assigned[slot] = position, index, budget
+        self.open_early(index, position, max_iter=budget)
+        if self._scout is not None:
+            for guess, index, budget in self._scout.guess(position, self._excluded()):
+                self.open_early(index, guess, max_iter=budget)
 
     def _share(self, index: int) -> float:
         return 1 / self.n_streams if self._shares is None else float(self._shares[index])
@@ -240,9 +255,9 @@ class StochasticMux(WeightedMux[T_co]):
 
 
 class _Scout:
-    """Runs through the sequence of activations ahead of the mux, to tell what it will need.
+    """Runs ahead of the mux through its sequence of activations, and tells what it will open next.
 
-    It follows the same sequence, so it is right as long as nothing happens that nobody can foresee: a
+    It follows the same sequence, so it is right unless something happens that nobody can foresee: a
     stream turns out to be empty, or one that may not repeat is still active when its turn comes.
     """
 
@@ -250,21 +265,21 @@ class _Scout:
         self.activations = activations
         self._budgets = budgets
         self._ahead = ahead
-        self._guesses: deque[tuple[int, int, int | None]] = deque()
+        self._guesses: deque[tuple[int, int]] = deque()  # position, index
 
-    def guess(self, position: int, active: set[int]) -> Iterator[tuple[int, int, int | None]]:
-        """Yield position, index and budget of what was activated up to `position`, and of what follows."""
-        n_ahead = sum(guess[0] > position for guess in self._guesses)
-        while n_ahead < self._ahead:
-            taken = self.activations.take(active if not n_ahead else active | {g[1] for g in self._guesses})
-            if taken is None:
-                return
-            guess = (*taken, self._budgets.at(taken[0], 0.0))
-            self._guesses.append(guess)
-            n_ahead += guess[0] > position
-            yield guess
+    def guess(self, position: int, excluded: set[int]) -> Iterator[tuple[int, int, int | None]]:
+        """Yield position, index and budget of what comes after `position` and was not told before."""
         while self._guesses and self._guesses[0][0] <= position:
             self._guesses.popleft()
+        while len(self._guesses) < self._ahead:
+            if excluded:
+                excluded = excluded | {index for _, index in self._guesses}
+            taken = self.activations.take(excluded)
+            if taken is None:
+                return
+            if taken[0] > position:
+                self._guesses.append(taken)
+                yield (*taken, self._budgets.at(taken[0], 0.0))
 
 
 def _shares(weights: Floats | None) -> Floats | None:
