@@ -14,10 +14,15 @@ process.py   a pool of processes: messages, death, statistics
 launch.py    starting and ending processes
 zygote.py    the process from which workers are forked
 recipe.py    sending recipes
+link.py      messages between two processes
+wire.py      the form of these messages
+process_worker.py  a worker process
 codec.py     items as bytes
 errors.py    exceptions as bytes
 segment.py   shared memory
 ring.py      the ring buffer in it
+owner.py     pid and start time of a process
+orphans.py   reclaiming what a killed process left
 
 Third parties add backends with :func:`register`, or with an entry point in the group
 ``pescador.backends`` that names a subclass of :class:`pescador.backends.base.Backend`.

@@ -34,6 +34,7 @@ import psutil
 
 from ..exceptions import ParameterError, PescadorError
 from .link import Link
+from .orphans import MARK, reclaim_once
 from .owner import this_owner, watch
 
 __all__ = ["START_METHODS", "Process", "check_start_method", "end"]
@@ -208,6 +209,7 @@ class Launcher:
     """Starts the workers of one pool."""
 
     def __init__(self, method: str) -> None:
+        reclaim_once()
         self._method = method
         self._zygote = _Zygote.acquire() if method == "forkserver" else None
 
@@ -279,7 +281,7 @@ def _python(code: str) -> list[str]:
             "this program has no Python interpreter to start workers with; use start_method='fork'"
         )
     code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
-    return [sys.executable, *_args_from_interpreter_flags(), "-c", code, f"pescador-worker-{this_owner()}"]
+    return [sys.executable, *_args_from_interpreter_flags(), "-c", code, MARK + this_owner()]
 
 
 def end(processes: list[Process], timeout: float) -> None:

@@ -28,7 +28,7 @@ from .launch import Launcher, Process, check_start_method, end
 from .link import Link, close_all
 from .owner import this_owner
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
-from .recipe import Recipe
+from .recipe import Recipe, Recipes
 from .segment import Bytes
 from .wire import Entry, Extent
 
@@ -115,14 +115,14 @@ class ProcessBackend(Backend):
         workers: list[WorkerHandle] = []
         try:
             for number in range(n_workers):
-                workers.append(_start(self, launcher, seed.child(WORKER, number)))
+                workers.append(_start(self, launcher, seed.child(WORKER, number), n_workers == 1))
         except BaseException:
             _end(workers, launcher, timeout)
             raise
         return _ProcessPool(workers, launcher, timeout)
 
 
-def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed) -> _ProcessHandle:
+def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool) -> _ProcessHandle:
     link, workers_link = Link.pair()
     workers_bell, bell = os.pipe()
     process = None
@@ -140,7 +140,7 @@ def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed) -> _ProcessH
             "transport": (sender, options),
         }
         link.send(pickle.dumps(setup, 5))
-        return _ProcessHandle(process, link, bell, make_receiver(link, process.pidfd))
+        return _ProcessHandle(process, link, bell, make_receiver(link, process.pidfd), alone)
     except BaseException:
         link.close()
         os.close(bell)
@@ -165,21 +165,14 @@ class _ProcessPool(WorkerPool):
         super().__init__(workers)
         self._launcher = launcher
         self._timeout = timeout
-        self._recipes: dict[int, tuple[int, Streamer[Any], Recipe]] = {}
+        self._recipes = Recipes()
 
-    def recipe(self, streamer: Streamer[Any]) -> tuple[int, Recipe]:
-        """Return number and recipe of a stream; the pool has one stream, so it is made once."""
-        known = self._recipes.get(id(streamer))
-        if known is None:
-            number = len(self._recipes) + 1
-            # The streamer is kept, so that its id is not used again.
-            known = self._recipes[id(streamer)] = number, streamer, Recipe(streamer)
-        return known[0], known[2]
+    def recipe(self, streamer: Streamer[Any]) -> Recipe:
+        return self._recipes.get(streamer)
 
     def end_workers(self) -> None:
         _end(self.workers, self._launcher, self._timeout)
-        for _, _, recipe in self._recipes.values():
-            recipe.close()
+        self._recipes.close()
 
     @property
     def broken(self) -> bool:
@@ -189,7 +182,9 @@ class _ProcessPool(WorkerPool):
 class _ProcessHandle(WorkerHandle):
     """The consumer's side of a worker process."""
 
-    def __init__(self, process: Process, link: Link, bell: int, receiver: Receiver) -> None:
+    def __init__(
+        self, process: Process, link: Link, bell: int, receiver: Receiver, keeps_recipes: bool
+    ) -> None:
         super().__init__()
         self.process = process
         self.link = link
@@ -198,7 +193,10 @@ class _ProcessHandle(WorkerHandle):
         self._receiver = receiver
         self._decoder = Decoder()
         self._n_received = 0
-        self._recipes: set[int] = set()
+        # A stream that has the worker for itself is kept there, and opened again as it is. Of many
+        # streams, each comes when it is opened.
+        self._keeps_recipes = keeps_recipes
+        self._sent: set[int] = set()  # numbers of buffers and recipes
         self._last_words = ""
         self._dead = False
 
@@ -212,12 +210,18 @@ class _ProcessHandle(WorkerHandle):
         if extents:
             self.command("free", [tuple(extent) for extent in extents])
 
-    def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
-        number, made = recipe
-        if number not in self._recipes:
-            self._recipes.add(number)
-            self.command("recipe", number, made.message(), descriptors=() if made.fd is None else (made.fd,))
-        super().open(channel, number, seed, max_iter)
+    def open(self, channel: Channel[Any], recipe: Recipe, seed: Seed, max_iter: int | None) -> None:
+        for buffer in recipe.shared():
+            if buffer.number not in self._sent:
+                self._sent.add(buffer.number)
+                self.command("buffer", buffer.number, buffer.n_bytes, descriptors=(buffer.fd,))
+        if recipe.number not in self._sent:
+            self.command("recipe", recipe.number, *recipe.message())
+            if self._keeps_recipes:
+                self._sent.add(recipe.number)
+        super().open(channel, recipe.number, seed, max_iter)
+        if not self._keeps_recipes:
+            self.command("forget", recipe.number)
 
     def read(self) -> None:
         self._return_released()

@@ -34,7 +34,7 @@ from .codec import Encoded, Encoder, join_chunks, write_chunks
 from .errors import dump_error
 from .link import Link, close_all
 from .owner import start_time, watch
-from .recipe import load_recipe
+from .recipe import Buffers
 from .segment import Bytes
 from .wire import NOWHERE, Extent
 from .worker import Stop, WorkerLoop
@@ -89,6 +89,7 @@ class ProcessLoop(WorkerLoop):
         self._link = link
         self._sender = sender
         self._encoder = Encoder()
+        self._buffers = Buffers()
         self._recipes: dict[int, Streamer[Any]] = {}
         # Guards the pack and the sender, which the waiting thread uses when the bell rings.
         self.lock = threading.RLock()
@@ -109,15 +110,19 @@ class ProcessLoop(WorkerLoop):
             return None
         message, descriptors = received
         command: tuple[Any, ...] = pickle.loads(message)
-        if command[0] == "recipe":
-            return (*command, descriptors[0] if descriptors else None)
+        if command[0] == "buffer":
+            return (*command, descriptors.pop())
         close_all(descriptors)
         return command
 
-    def obey_recipe(self, number: int, message: Any, fd: int | None) -> None:
-        """Take a recipe, which an ``open`` refers to."""
+    def obey_buffer(self, number: int, n_bytes: int, fd: int) -> None:
+        """Take a buffer, to which recipes refer."""
+        self._buffers.add(number, n_bytes, fd)
+
+    def obey_recipe(self, number: int, data: bytes | int, places: list[tuple[int, bool]]) -> None:
+        """Take a recipe, to which an ``open`` refers."""
         try:
-            self._recipes[number] = load_recipe(message, fd)
+            self._recipes[number] = self._buffers.load(data, places)
         except BaseException as error:
             failure = WorkerError(
                 f"a recipe can't be loaded in worker process {os.getpid()}: {type(error).__name__}: {error}. "

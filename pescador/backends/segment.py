@@ -30,7 +30,7 @@ try:
 except ImportError:  # pragma: no cover  # Windows
     _posixshmem = None  # type: ignore[assignment]
 
-__all__ = ["Bytes", "adopt", "create", "free_bytes", "reclaim"]
+__all__ = ["Bytes", "address", "adopt", "create", "free_bytes", "reclaim"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -68,6 +68,11 @@ def adopt(fd: int, n_bytes: int, private: bool = False) -> Bytes:
     """Map a segment. What is written into a `private` mapping stays in this process."""
     flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
     return np.frombuffer(mmap.mmap(fd, n_bytes, flags=flags), np.uint8)
+
+
+def address(memory: memoryview) -> int:
+    """Return where in this process some memory is."""
+    return int(np.frombuffer(memory, np.uint8).__array_interface__["data"][0])
 
 
 def free_bytes() -> int | None:
