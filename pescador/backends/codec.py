@@ -1,11 +1,11 @@
 """Items as bytes, for all backends that send them to another process.
 
-An item is encoded as a *schema* number and a list of chunks with their offsets in the item's body. A
-dict of arrays, the usual item, has a schema of its own, which says where in the body each array is and
-how it looks; it is sent once for all items that look the same. Everything else has schema 0: a pickle
-(protocol 5) and its out-of-band buffers, behind a table of their lengths.
+An item is encoded as a *layout* and the parts that it says belong into the item's body. A dict of
+arrays, the usual item, has a :class:`Schema` as its layout, which says where in the body each array is
+and how it looks; it is sent once for all items that look the same. Everything else is a
+:class:`Pickled`: a pickle (protocol 5) and its out-of-band buffers, behind a table of their lengths.
 
-The body is copied once, from the chunks into the transport's memory. Decoding copies nothing: arrays
+The body is copied once, from the parts into the transport's memory. Decoding copies nothing: arrays
 are views of the body, which must be writeable, aligned, and belong to this item alone.
 """
 
@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import pickle
 import struct
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import cloudpickle
@@ -22,93 +24,163 @@ from ..exceptions import WorkerError
 from .ring import ALIGNMENT
 from .segment import Bytes
 
-__all__ = ["Decoder", "Encoded", "Encoder", "dump", "join_chunks", "write_chunks"]
+__all__ = ["Decoder", "Encoder", "Layout", "Pickled", "Schema", "dump"]
 
-PICKLED = 0  # the schema of everything that has none
+PICKLED = 0  # the number of all layouts that are no schema
 
 MAX_FIELDS = 64
 MAX_SCHEMAS = 1000
 
-_FIELD_ALIGNMENT = 16  # bytes, for fields of less than ALIGNMENT bytes
+_SMALL_ALIGNMENT = 16  # bytes, for parts of less than ALIGNMENT bytes
 _COUNT = struct.Struct("<I")
 
-Chunk = tuple[int, Any]  # offset in the body; an array, or a bytes-like object
 
+class Layout(ABC):
+    """How the parts of an item lie in its body.
 
-class Encoded:
-    """An item, ready to be copied into the memory of a transport."""
+    Attributes
+    ----------
+    number : int
+        Tells the consumer how to decode the body.
+    n_bytes : int
+        Size of the body.
+    is_new : bool
+        Whether the consumer must first be sent its definition.
+    """
 
-    __slots__ = ("chunks", "definition", "n_bytes", "schema")
+    __slots__ = ("is_new", "n_bytes", "number")
 
-    def __init__(
-        self, schema: int, n_bytes: int, chunks: list[Chunk], definition: bytes | None = None
-    ) -> None:
-        self.schema = schema
-        self.n_bytes = n_bytes
-        self.chunks = chunks
-        self.definition = definition  # of the schema, to be sent before the item; None if it was sent
+    is_new: bool
+    n_bytes: int
+    number: int
+
+    @abstractmethod
+    def join(self, parts: Sequence[Any]) -> bytes:
+        """Return the body."""
+
+    @abstractmethod
+    def write(self, parts: Sequence[Any], body: Bytes) -> None:
+        """Copy the parts to where they belong in `body`."""
 
 
 class _Field:
     """Where in the body an array is, and how it looks."""
 
-    __slots__ = ("dtype", "is_scalar", "key", "n_bytes", "offset", "order", "shape")
+    __slots__ = ("dtype", "is_scalar", "key", "offset", "order", "shape")
 
-    def __init__(self, key: Any, array: Any, order: Literal["C", "F"], offset: int) -> None:
+    def __init__(self, key: str, array: Any, offset: int) -> None:
         self.key = key
         self.dtype = array.dtype
         self.shape = array.shape
-        self.order = order
+        self.order = _order(array)
         self.offset = offset
-        self.n_bytes = array.nbytes
         self.is_scalar = isinstance(array, np.generic)
 
+    def view(self, body: Any) -> Any:
+        """Return the array in a body."""
+        return np.ndarray(self.shape, self.dtype, body, self.offset, None, self.order)
+
     def __getstate__(self) -> tuple[Any, ...]:
-        return self.key, self.dtype, self.shape, self.order, self.offset, self.n_bytes, self.is_scalar
+        return self.key, self.dtype, self.shape, self.order, self.offset, self.is_scalar
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.key, self.dtype, self.shape, self.order, self.offset, self.n_bytes, self.is_scalar = state
+        self.key, self.dtype, self.shape, self.order, self.offset, self.is_scalar = state
 
 
-class _Schema:
-    __slots__ = ("dtypes", "fields", "n_bytes", "number")
+class Schema(Layout):
+    """The layout of dicts of arrays that look the same."""
+
+    __slots__ = ("_dtypes", "_fields", "_paddings")
 
     def __init__(self, number: int, item: dict[str, Any]) -> None:
         self.number = number
-        self.fields: list[_Field] = []
+        self.is_new = True
+        self._fields: list[_Field] = []
+        self._paddings: list[bytes] = []  # before each field
         # Looks are compared by the identity of dtypes, which keeps what equality does not (a C long
         # is no long long, metadata); so these must not be freed, and their ids not be used again.
-        self.dtypes = [value.dtype for value in item.values()]
+        self._dtypes = [value.dtype for value in item.values()]
         end = 0
         for key, value in item.items():
-            field = _Field(key, value, _order(value), _aligned(end, value.nbytes))
-            self.fields.append(field)
-            end = field.offset + field.n_bytes
+            offset = _aligned(end, value.nbytes)
+            self._fields.append(_Field(key, value, offset))
+            self._paddings.append(bytes(offset - end))
+            end = offset + value.nbytes
         self.n_bytes = end
+
+    def definition(self) -> bytes:
+        """Return what the consumer must know to decode items of this schema."""
+        return dump((self.number, self._fields))
+
+    def join(self, parts: Sequence[Any]) -> bytes:
+        if len(parts) == 1:
+            data: bytes = parts[0].tobytes("A")
+            return data
+        pieces: list[bytes] = []
+        for padding, part in zip(self._paddings, parts, strict=True):
+            pieces += (padding, part.tobytes("A"))
+        return b"".join(pieces)
+
+    def write(self, parts: Sequence[Any], body: Bytes) -> None:
+        for field, part in zip(self._fields, parts, strict=True):
+            np.copyto(field.view(body), part, casting="no")
+
+
+class Pickled(Layout):
+    """The layout of one pickle: a table (number of parts, length of each), and the parts."""
+
+    __slots__ = ("_offsets",)
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.number = PICKLED
+        self.is_new = False
+        self._offsets: list[int] = []
+        end = 0
+        for size in sizes:
+            self._offsets.append(_aligned(end, size))
+            end = self._offsets[-1] + size
+        self.n_bytes = end
+
+    def join(self, parts: Sequence[Any]) -> bytes:
+        pieces: list[Any] = []
+        end = 0
+        for offset, part in zip(self._offsets, parts, strict=True):
+            pieces += (bytes(offset - end), part)
+            end = offset + len(part)
+        return b"".join(pieces)
+
+    def write(self, parts: Sequence[Any], body: Bytes) -> None:
+        for offset, part in zip(self._offsets, parts, strict=True):
+            body[offset : offset + len(part)] = np.frombuffer(part, np.uint8)
 
 
 class Encoder:
     """The worker's half. Remembers the schemas that were sent."""
 
     def __init__(self) -> None:
-        self._schemas: dict[Any, _Schema] = {}
-        self._n_schemas = 0
+        self._schemas: dict[Any, Schema] = {}
 
-    def encode(self, item: Any) -> Encoded:
-        """Return the chunks of an item; they refer to its memory."""
+    def encode(self, item: Any) -> tuple[Layout, Sequence[Any]]:
+        """Return the layout of an item, and its parts, which refer to the item's memory."""
         look = _look(item)
-        if look is None:
-            return _pickled(item)
-        schema = self._schemas.get(look)
-        definition = None
-        if schema is None:
-            if len(self._schemas) >= MAX_SCHEMAS:  # items that all look different are not worth it
-                return _pickled(item)
-            self._n_schemas += 1
-            schema = self._schemas[look] = _Schema(self._n_schemas, item)
-            definition = dump((schema.number, schema.n_bytes, schema.fields))
-        chunks = [(field.offset, value) for field, value in zip(schema.fields, item.values(), strict=True)]
-        return Encoded(schema.number, schema.n_bytes, chunks, definition)
+        if look is not None:
+            schema = self._schemas.get(look)
+            if schema is not None:
+                return schema, tuple(item.values())
+            if len(self._schemas) < MAX_SCHEMAS:  # items that all look different are not worth it
+                schema = self._schemas[look] = Schema(len(self._schemas) + 1, item)
+                return schema, tuple(item.values())
+        return self.pickle(item)
+
+    @staticmethod
+    def pickle(item: Any) -> tuple[Layout, Sequence[Any]]:
+        """Encode an item without a schema."""
+        buffers: list[pickle.PickleBuffer] = []
+        data = dump(item, buffers)
+        raws = [buffer.raw() for buffer in buffers]
+        table = struct.pack(f"<I{1 + len(raws)}Q", 1 + len(raws), len(data), *(raw.nbytes for raw in raws))
+        parts = [table, data, *raws]
+        return Pickled([len(part) for part in parts]), parts
 
 
 class Decoder:
@@ -119,7 +191,7 @@ class Decoder:
 
     def define(self, definition: bytes | memoryview) -> None:
         """Take note of a schema."""
-        number, _, fields = pickle.loads(definition)
+        number, fields = pickle.loads(definition)
         self._schemas[number] = fields
 
     def decode(self, schema: int, body: Any) -> Any:
@@ -139,33 +211,9 @@ class Decoder:
             raise WorkerError(f"a worker sent an item of the unknown schema {schema}")
         item = {}
         for field in fields:
-            array: Any = np.ndarray(field.shape, field.dtype, body, field.offset, None, field.order)
+            array = field.view(body)
             item[field.key] = array[()] if field.is_scalar else array
         return item
-
-
-def write_chunks(chunks: list[Chunk], body: Bytes) -> None:
-    """Copy the chunks of an item to where they belong in its body."""
-    for offset, chunk in chunks:
-        if isinstance(chunk, np.ndarray):
-            target: Any = np.ndarray(chunk.shape, chunk.dtype, body, offset, None, _order(chunk))
-            np.copyto(target, chunk, casting="no")
-        else:
-            data = np.frombuffer(chunk, np.uint8)
-            body[offset : offset + len(data)] = data
-
-
-def join_chunks(chunks: list[Chunk]) -> bytes:
-    """Return the body of a small item."""
-    parts: list[bytes | memoryview] = []
-    end = 0
-    for offset, chunk in chunks:
-        if offset > end:
-            parts.append(bytes(offset - end))
-        data = chunk.tobytes("A") if isinstance(chunk, np.ndarray | np.generic) else chunk
-        parts.append(data)
-        end = offset + len(data)
-    return b"".join(parts)
 
 
 def dump(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
@@ -207,24 +255,8 @@ def _order(array: Any) -> Literal["C", "F"]:
 
 
 def _aligned(offset: int, n_bytes: int) -> int:
-    alignment = ALIGNMENT if n_bytes >= ALIGNMENT else _FIELD_ALIGNMENT
+    alignment = ALIGNMENT if n_bytes >= ALIGNMENT else _SMALL_ALIGNMENT
     return -(-offset // alignment) * alignment
-
-
-def _pickled(item: Any) -> Encoded:
-    """Encode as a table (number of parts, length of each) and the parts: the pickle, then the buffers."""
-    buffers: list[pickle.PickleBuffer] = []
-    data = dump(item, buffers)
-    parts = [memoryview(data), *(buffer.raw() for buffer in buffers)]
-    table = struct.pack(f"<I{len(parts)}Q", len(parts), *(part.nbytes for part in parts))
-    chunks: list[Chunk] = [(0, table)]
-    end = len(table)
-    for part in parts:
-        offset = _aligned(end, part.nbytes)
-        if part.nbytes:
-            chunks.append((offset, part))
-        end = offset + part.nbytes
-    return Encoded(PICKLED, end, chunks)
 
 
 def _unpickled(body: Any) -> Any:

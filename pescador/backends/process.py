@@ -22,7 +22,7 @@ from ..exceptions import WorkerError
 from ..seeding import WORKER, Seed
 from . import wire
 from .base import Backend, Pool
-from .codec import Decoder
+from .codec import PICKLED, Decoder
 from .errors import load_error
 from .launch import Launcher, Process, check_start_method, end
 from .link import Link, close_all
@@ -30,7 +30,7 @@ from .owner import this_owner
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
 from .recipe import Recipe, Recipes
 from .segment import Bytes
-from .wire import Entry, Extent
+from .wire import NOWHERE, Extent
 
 __all__ = ["ProcessBackend", "Receiver"]
 
@@ -266,38 +266,42 @@ class _ProcessHandle(WorkerHandle):
         return True
 
     def _take_items(self, message: memoryview) -> None:
-        channels = self.channels
         self.statistics.worker_wait = wire.HEADER.unpack_from(message)[2]
-        for entry in wire.entries(message):
-            channel = channels.get(entry.stream)
-            if entry.schema == wire.END:
-                taken: Any = End
-            elif entry.schema == wire.FAILURE:
+        channels = self.channels
+        for number, schema, body, extent in wire.entries(message):
+            channel = channels.get(number)
+            entry: Any = schema, body, extent
+            if schema == wire.END:
+                entry = End
+            elif schema == wire.FAILURE:
                 where = f"worker process {self.process.pid}"
-                taken = Failure(load_error(self._decoder.decode(0, self._body(entry)), where))
-            else:
-                taken = entry
+                entry = Failure(load_error(self._decoder.decode(PICKLED, self._body(body, extent)), where))
             if channel is None:
-                self.discard(taken)
-                continue
-            channel.queue.append(taken)
-            if channel.adapts and taken is entry:
-                channel.widen(len(entry.body) + entry.extent.n_bytes)
+                self.discard(entry)
+            else:
+                channel.queue.append(entry)
+                if channel.adapts:
+                    channel.widen(len(body) + extent.n_bytes)
 
-    def _body(self, entry: Entry) -> Any:
-        """Return the memory of an entry, which belongs to it alone."""
-        return self._receiver.view(entry.extent) if entry.extent.segment else bytearray(entry.body)
+    def _body(self, body: memoryview, extent: Extent) -> Any:
+        """Return the memory of an item, which belongs to it alone."""
+        return bytearray(body) if extent is NOWHERE else self._receiver.view(extent)
 
-    def deliver(self, entry: Entry) -> Any:
-        self.statistics.items += 1
-        self.statistics.bytes += len(entry.body) + entry.extent.n_bytes
+    def deliver(self, entry: tuple[int, memoryview, Extent]) -> Any:
+        schema, body, extent = entry
+        statistics = self.statistics
+        statistics.items += 1
+        if extent is NOWHERE:
+            statistics.bytes += len(body)
+            return self._decoder.decode(schema, bytearray(body))
+        statistics.bytes += extent.n_bytes
         if self._receiver.release_is_due():
             self._return_released()
-        return self._decoder.decode(entry.schema, self._body(entry))
+        return self._decoder.decode(schema, self._receiver.view(extent))
 
     def discard(self, entry: Any) -> None:
-        if type(entry) is Entry and entry.extent.segment:
-            self._receiver.release(entry.extent)
+        if type(entry) is tuple and entry[2] is not NOWHERE:
+            self._receiver.release(entry[2])
 
     def is_dead(self) -> bool:
         """Whether the worker has ended."""

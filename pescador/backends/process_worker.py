@@ -23,6 +23,7 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,14 +31,14 @@ import numpy as np
 from ..core import Streamer
 from ..exceptions import WorkerError
 from . import wire
-from .codec import Encoded, Encoder, join_chunks, write_chunks
+from .codec import Encoder, Layout, Schema
 from .errors import dump_error
 from .link import Link, close_all
 from .owner import start_time, watch
 from .recipe import Buffers
 from .segment import Bytes
 from .wire import NOWHERE, Extent
-from .worker import Stop, WorkerLoop
+from .worker import Stop, Unsendable, WorkerLoop
 
 __all__ = ["SMALL_BYTES", "Sender", "main"]
 
@@ -45,7 +46,7 @@ __all__ = ["SMALL_BYTES", "Sender", "main"]
 SMALL_BYTES = 1 << 14
 
 # A pack is sent when it holds so much, or is so old.
-PACK_BYTES = 1 << 15
+PACK_BYTES = 32 << 10
 PACK_ENTRIES = 128
 PACK_RECORD_BYTES = 1 << 18
 PACK_SECONDS = 100e-6
@@ -164,33 +165,38 @@ class ProcessLoop(WorkerLoop):
 
     # Items
 
-    def encode(self, item: Any) -> Encoded:
-        return self._encoder.encode(item)
-
-    def send(self, number: int, encoded: Encoded) -> None:
-        if encoded.definition is not None:
+    def send(self, number: int, item: Any) -> None:
+        try:
+            layout, parts = self._encoder.encode(item)
+        except Exception as error:
+            raise Unsendable from error
+        if layout.is_new and isinstance(layout, Schema):
             with self.lock:
                 self.flush()
-                self._put(wire.SCHEMA + encoded.definition, [])
-        self._send(number, encoded.schema, encoded)
+                self._put(wire.SCHEMA + layout.definition(), [])
+            layout.is_new = False
+        self._send(number, layout.number, layout, parts)
 
     def send_end(self, number: int) -> None:
-        self._add(number, wire.END, b"", NOWHERE)
+        with self.lock:
+            self._add(number, wire.END, b"", NOWHERE)
 
     def send_failure(self, number: int, error: BaseException) -> None:
         if isinstance(error, Stop):
             raise error
-        encoded = Encoder().encode(dump_error(error))
-        self._send(number, wire.FAILURE, encoded)
+        self._send(number, wire.FAILURE, *self._encoder.pickle(dump_error(error)))
         self.flush()
 
-    def _send(self, number: int, schema: int, encoded: Encoded) -> None:
-        if encoded.n_bytes <= SMALL_BYTES:
-            self._add(number, schema, join_chunks(encoded.chunks), NOWHERE)
+    def _send(self, number: int, schema: int, layout: Layout, parts: Sequence[Any]) -> None:
+        if layout.n_bytes <= SMALL_BYTES:
+            body = layout.join(parts)
+            with self.lock:
+                self._add(number, schema, body, NOWHERE)
         else:
-            extent, memory = self._allocate(encoded.n_bytes)
-            write_chunks(encoded.chunks, memory)
-            self._add(number, schema, b"", extent)
+            extent, memory = self._allocate(layout.n_bytes)
+            layout.write(parts, memory)
+            with self.lock:
+                self._add(number, schema, b"", extent)
 
     def _allocate(self, n_bytes: int) -> tuple[Extent, Bytes]:
         while True:
@@ -202,19 +208,20 @@ class ProcessLoop(WorkerLoop):
             self.obey_commands(block=True)
 
     def _add(self, number: int, schema: int, body: bytes, extent: Extent) -> None:
-        with self.lock:
-            if self._n_inline + len(body) > PACK_BYTES:
-                self.flush()
-            if not self._n_entries:
-                self._started = time.perf_counter()
-            self._parts.append(wire.ENTRY.pack(number, schema, len(body), *extent))
-            self._parts.append(body)
-            self._n_entries += 1
-            self._n_inline += len(body)
-            if extent is not NOWHERE:
-                self._extents.append(extent)
-                self._n_record_bytes += extent.n_bytes
-            if self._n_entries >= PACK_ENTRIES or self._n_record_bytes >= PACK_RECORD_BYTES:
+        """Add an entry to the pack. The lock is held."""
+        n_inline = self._n_inline + len(body)
+        if n_inline > PACK_BYTES or self._n_entries == PACK_ENTRIES:
+            self.flush()
+            n_inline = len(body)
+        if not self._n_entries:
+            self._started = time.perf_counter()
+        self._parts += (wire.ENTRY.pack(number, schema, len(body), *extent), body)
+        self._n_entries += 1
+        self._n_inline = n_inline
+        if extent is not NOWHERE:
+            self._extents.append(extent)
+            self._n_record_bytes += extent.n_bytes
+            if self._n_record_bytes >= PACK_RECORD_BYTES:
                 self.flush()
 
     def flush(self) -> None:

@@ -127,11 +127,8 @@ class _ThreadLoop(WorkerLoop):
     def load(self, recipe: Any) -> Streamer[Any]:
         return recipe  # type: ignore[no-any-return]
 
-    def encode(self, item: Any) -> Any:
-        return item
-
-    def send(self, number: int, encoded: Any) -> None:
-        self._handle.put(number, encoded)
+    def send(self, number: int, item: Any) -> None:
+        self._handle.put(number, item)
 
     def send_end(self, number: int) -> None:
         self._handle.put(number, End)

@@ -15,7 +15,6 @@ worker that cannot go on.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ..exceptions import WorkerError
@@ -24,6 +23,7 @@ __all__ = ["END", "ENTRY", "FAILURE", "HEADER", "Entry", "Extent", "entries"]
 
 HEADER: Final = struct.Struct("<cHd")
 ENTRY: Final = struct.Struct("<QIIIQQ")
+ENTRY_SIZE: Final = ENTRY.size
 
 FAILURE: Final = 0xFFFFFFFE
 END: Final = 0xFFFFFFFF
@@ -46,27 +46,27 @@ class Extent(NamedTuple):
 NOWHERE: Final = Extent(0, 0, 0)
 
 
-class Entry(NamedTuple):
-    """One item of a message."""
-
-    stream: int
-    schema: int
-    body: memoryview
-    extent: Extent
+Entry = tuple[int, int, memoryview, Extent]
+"""Stream, schema, inline body, record."""
 
 
-def entries(message: memoryview) -> Iterator[Entry]:
-    """Iterate over the entries of a message of kind 'I'."""
+def entries(message: memoryview) -> list[Entry]:
+    """Return the entries of a message of kind 'I'."""
+    found = []
+    n_bytes = len(message)
+    unpack = ENTRY.unpack_from
     try:
         _, n_entries, _ = HEADER.unpack_from(message)
         offset = HEADER.size
         for _ in range(n_entries):
-            stream, schema, n_inline, *extent = ENTRY.unpack_from(message, offset)
-            offset += ENTRY.size
+            stream, schema, n_inline, segment, place, size = unpack(message, offset)
+            offset += ENTRY_SIZE
             end = offset + n_inline
-            if end > len(message):
-                raise struct.error(f"a body ends at {end} in a message of {len(message)} bytes")
-            yield Entry(stream, schema, message[offset:end], Extent(*extent))
+            if end > n_bytes:
+                raise struct.error(f"a body ends at {end} in a message of {n_bytes} bytes")
+            extent = Extent(segment, place, size) if segment else NOWHERE
+            found.append((stream, schema, message[offset:end], extent))
             offset = end
     except struct.error as error:
         raise WorkerError(f"a worker sent a broken message: {error}") from None
+    return found

@@ -18,7 +18,7 @@ from ..core import Context, Streamer
 from ..exceptions import DataError
 from ..seeding import Seed
 
-__all__ = ["Stop", "WorkerLoop", "WorkerStream"]
+__all__ = ["Stop", "Unsendable", "WorkerLoop", "WorkerStream"]
 
 SLICE_ITEMS = 32
 SLICE_SECONDS = 200e-6
@@ -26,6 +26,10 @@ SLICE_SECONDS = 200e-6
 
 class Stop(BaseException):
     """Raised where the worker is when it is told to stop."""
+
+
+class Unsendable(Exception):  # noqa: N818  # the error is its cause
+    """Raised from what is wrong with an item that cannot be encoded."""
 
 
 class WorkerStream:
@@ -61,12 +65,14 @@ class WorkerLoop(ABC):
         """Return the stream that a recipe describes."""
 
     @abstractmethod
-    def encode(self, item: Any) -> Any:
-        """Prepare an item for :meth:`send`; may raise anything."""
+    def send(self, number: int, item: Any) -> None:
+        """Send an item, perhaps together with later ones.
 
-    @abstractmethod
-    def send(self, number: int, encoded: Any) -> None:
-        """Send an item, perhaps together with later ones."""
+        Raises
+        ------
+        Unsendable
+            If the item cannot be encoded.
+        """
 
     @abstractmethod
     def send_end(self, number: int) -> None:
@@ -157,17 +163,15 @@ class WorkerLoop(ABC):
             except BaseException as error:
                 self._fail(stream, error)
                 break
-            try:
-                encoded = self.encode(item)
-            except Exception as error:
-                self._fail(stream, self._unsendable(item, error))
-                break
-            del item
             stream.credits -= 1
             if stream.left is not None:
                 stream.left -= 1
-            self.send(stream.number, encoded)  # may obey commands, and so close this very stream
-            del encoded
+            try:
+                self.send(stream.number, item)  # may obey commands, and so close this very stream
+            except Unsendable as error:
+                self._fail(stream, self._unsendable(item, error))
+                break
+            del item
             if not stream.is_open:
                 break
             if stream.left == 0:
@@ -207,9 +211,10 @@ class WorkerLoop(ABC):
             self.obey_close(stream.number)
 
     @staticmethod
-    def _unsendable(item: Any, error: Exception) -> DataError:
+    def _unsendable(item: Any, unsendable: Unsendable) -> DataError:
         from ..maps import describe  # only needed when something went wrong
 
+        error = unsendable.__cause__
         failure = DataError(
             f"an item cannot be sent to the consumer: {describe(item)}: {type(error).__name__}: {error}. "
             "Yield arrays or objects that can be pickled, or use backend='thread'"
