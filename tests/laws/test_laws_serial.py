@@ -59,8 +59,7 @@ def muxes(draw, children, endless=True):
         draw(st.sampled_from([None, 1, 3])),
         weights,
         mode,
-        # Kept empty streams are tried again and again, a billion times if they are as heavy as that.
-        weights is not None or draw(st.booleans()),
+        draw(st.booleans()),
         random_state,
         draw(st.sampled_from(["poisson", "constant", "binomial"])),
     )
