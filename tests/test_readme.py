@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+import pescador
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -38,7 +42,7 @@ def blocks(language):
 
 
 def test_the_first_example_runs(tmp_path):
-    (example,) = blocks("python")
+    example = blocks("python")[0]
     script = tmp_path / "script.py"
     script.write_text(SETTING + example, encoding="utf-8")
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -50,6 +54,22 @@ def test_the_first_example_runs(tmp_path):
         timeout=100,
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "trained", "")
+
+
+def test_the_patterns_for_several_workers_work():
+    patterns = blocks("python")[1]
+    source = {"X": np.zeros(3)}
+    names = {
+        "pescador": pescador,
+        "files": [pescador.Streamer([source] * 2000) for _ in range(100)],
+        "stream": pescador.Streamer([source] * 300),
+    }
+    for line in patterns.splitlines():
+        if line.startswith("pescador.ParallelStreamer"):
+            with eval(line, names) as stream:
+                assert len(list(stream(20))) == 20
+        else:
+            exec(line, names)
 
 
 def test_the_commands_name_files_that_are_there():
