@@ -62,7 +62,10 @@ def scaled(weights: Floats) -> Floats:
     Sums of the result neither overflow nor get lost among subnormal numbers. What underflows here
     has a share below 1e-300, and counts again once the table is rebuilt without the large ones.
     """
-    result: Floats = np.ldexp(weights, -np.frexp(weights.max())[1])
+    exponent = int(np.frexp(weights.max())[1])
+    if abs(exponent) < 1000:
+        return weights * 2.0**-exponent  # several times faster
+    result: Floats = np.ldexp(weights, -exponent)
     return result
 
 
@@ -276,25 +279,26 @@ class Permutation:
 
     def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._sorted: list[int] = []  # what comes next, last first
-        self._rest = np.arange(n)
-        self._weightless = self._rest[:0]  # drawn only if they are given a weight later
-        self.reweigh(weights)
+        self._draw(np.arange(n), weights)
 
     def __len__(self) -> int:
         return len(self._sorted) + len(self._rest)
 
     def reweigh(self, weights: Floats | None) -> None:
         """Draw what was not drawn yet by other weights."""
-        rest = np.sort(np.concatenate([self._rest, self._weightless, np.array(self._sorted, dtype=np.intp)]))
-        self._weightless = rest[:0]
+        rest = [self._rest, self._weightless, np.array(self._sorted, dtype=np.intp)]
+        self._draw(np.sort(np.concatenate(rest)), weights)
+
+    def _draw(self, rest: npt.NDArray[np.intp], weights: Floats | None) -> None:
+        self._weightless = rest[:0]  # drawn only if they are given a weight later
         keys = self._rng.standard_exponential(len(rest))
         if weights is not None:
             positive = weights[rest] > 0
             self._weightless, rest = rest[~positive], rest[positive]
             # logarithms, because E / weight overflows for a subnormal weight
             keys = np.log(keys[positive]) - np.log(weights[rest])
-        self._rest, self._keys, self._sorted = rest, keys, []
+        self._rest, self._keys = rest, keys
+        self._sorted: list[int] = []  # what comes next, last first
         self._chunk = FIRST_BLOCK
 
     def pop(self) -> int:

@@ -124,7 +124,7 @@ class StochasticMux(WeightedMux[T_co]):
         self._active: set[int] = set()  # by index; kept where streams may not repeat
         self._barren: set[int] = set()  # found empty since the last stream that was not; not pruned
         self._vacant: list[int] = []  # slots that wait until barren streams are tried again
-        self._shares = _shares(self.weights)
+        self._shares = _shares(self.weights) if weighted else None
         self._tree = SumTree(self.n_active) if weighted else None
         self._choice = Categorical(self.n_active)
         self._draws = Draws(self.generator(), self._tree or self._choice)
