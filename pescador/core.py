@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import functools
 import operator
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count, islice
-from threading import get_ident
 from types import GeneratorType, TracebackType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
@@ -64,6 +64,9 @@ class _HereOpener:
 
 
 HERE: Opener = _HereOpener()
+
+
+_making_lists = threading.RLock()  # reentrant: a collection may close streams while it is held
 
 
 class Context:
@@ -142,6 +145,7 @@ class Streamer(Generic[T_co]):
     is_activated_copy = False
     _context: Context | None = None
     _is_fresh = False
+    _open_copies: Any = None  # a list, once there was one
     _with_block_of: int | None = None  # the thread, if this copy was activated by a with block
 
     def __init__(
@@ -166,6 +170,7 @@ class Streamer(Generic[T_co]):
         self.streamer = streamer
         self.args = args
         self.kwargs = kwargs
+        self._open_copies = None
         self._called = callable(streamer) and not (iterable and not args and not kwargs)
         self._binds = _binds([*args, *kwargs.values()])
         if isinstance(streamer, functools.partial):  # its arguments belong to the recipe, too
@@ -281,9 +286,12 @@ class Streamer(Generic[T_co]):
 
     def _bind(self: Self, context: Context) -> Self:
         """Return a shallow copy that is opened with `context`."""
-        # The list of open copies is shared by all copies, so it must be there before the first.
-        # setdefault is atomic: two threads that open this stream at once get the same list.
-        self.__dict__.setdefault("_open_copies", [])
+        if self._open_copies is None:
+            # Shared by all copies, so it must be there before the first; made only now, because most
+            # of a million streamers may never be opened.
+            with _making_lists:
+                if self._open_copies is None:
+                    self._open_copies = []
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__)
         bound._context = context
@@ -297,11 +305,11 @@ class Streamer(Generic[T_co]):
         active.is_activated_copy = True
         active._with_block_of = with_block_of
         active._activate()
-        self.__dict__["_open_copies"].append(active)
+        self._open_copies.append(active)
         return active
 
     def _exit(self, active: Streamer[Any]) -> None:
-        self.__dict__["_open_copies"].remove(active)
+        self._open_copies.remove(active)
         active._deactivate()
 
     def _activate(self) -> None:
@@ -339,7 +347,7 @@ class Streamer(Generic[T_co]):
             close()
 
     def __enter__(self: Self) -> Self:
-        return self._enter(with_block_of=get_ident())
+        return self._enter(with_block_of=threading.get_ident())
 
     def __exit__(
         self,
@@ -347,14 +355,14 @@ class Streamer(Generic[T_co]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        thread = get_ident()
-        copies = self.__dict__["_open_copies"]
+        thread = threading.get_ident()
+        copies = self._open_copies
         self._exit(next(active for active in reversed(copies) if active._with_block_of == thread))
 
     @property
     def active_count_(self) -> int:
         """Number of open activations."""
-        return len(self.__dict__.get("_open_copies", ()))
+        return len(self._open_copies or ())
 
     @property
     def active(self) -> int:
@@ -367,7 +375,7 @@ class Streamer(Generic[T_co]):
         self._refuse_activated("copied")
         duplicate = object.__new__(type(self))
         duplicate.__dict__.update(self.__dict__)
-        duplicate.__dict__.pop("_open_copies", None)
+        duplicate._open_copies = None
         return duplicate
 
     def __getstate__(self) -> dict[str, Any]:
@@ -379,7 +387,7 @@ class Streamer(Generic[T_co]):
                 "instead: Streamer(buffer_stream, stream, 16), not Streamer(buffer_stream(stream, 16))"
             )
         state = self.__dict__.copy()
-        state.pop("_open_copies", None)
+        state["_open_copies"] = None
         state.pop("_context", None)
         return state
 

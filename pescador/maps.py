@@ -95,13 +95,17 @@ def _batches(
                 raise DataError(f"{key!r} cannot be batched: {error}; the item is {describe(item)}") from None
         n_items += 1
         if n_items == size:
-            # The arrays are handed over before they are yielded, so that nothing here keeps them.
-            batch = {key: column.array() for key, column in columns.items()}
-            columns, n_items = {}, 0
-            yield batch
-            del batch
+            n_items = 0
+            yield _finished(columns)
     if partial and n_items:
-        yield {key: column.array() for key, column in columns.items()}
+        yield _finished(columns)
+
+
+def _finished(columns: dict[str, _Column]) -> dict[str, Array]:
+    """Return a batch, and keep nothing of it: a worker may then deliver its arrays without a copy."""
+    batch = {key: column.array() for key, column in columns.items()}
+    columns.clear()
+    return batch
 
 
 class _Column:

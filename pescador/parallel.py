@@ -28,6 +28,8 @@ __all__ = ["ParallelStreamer", "ZMQStreamer"]
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="ParallelStreamer[Any]")
 
+MAX_TIMEOUT = 1_000_000  # seconds; what poll() can take
+
 
 class ParallelStreamer(Streamer[T_co]):
     """Produce a stream in the background.
@@ -97,8 +99,8 @@ class ParallelStreamer(Streamer[T_co]):
             raise ParameterError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
         if prefetch is not None and (not isinstance(prefetch, int) or prefetch < 1):
             raise ParameterError(f"prefetch must be None or a whole number from 1 on, got {prefetch!r}")
-        if not isinstance(timeout, int | float) or not timeout >= 0:
-            raise ParameterError(f"timeout is in seconds and must not be negative, got {timeout!r}")
+        if not isinstance(timeout, int | float) or not 0 <= timeout <= MAX_TIMEOUT:
+            raise ParameterError(f"timeout is in seconds, from 0 to {MAX_TIMEOUT:,}, got {timeout!r}")
         if not isinstance(open_ahead, int | None) or (open_ahead is not None and open_ahead < 0):
             raise ParameterError(f"open_ahead must be None or a whole number from 0 on, got {open_ahead!r}")
         if n_workers > 1 and not isinstance(_root(self), BaseMux):
@@ -146,12 +148,13 @@ class ParallelStreamer(Streamer[T_co]):
         Returns
         -------
         stats : dict
-            ``items``, ``bytes`` (of data that was encoded), ``consumer_wait`` and ``worker_wait`` (in
+            ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of it that the worker had to
+            copy), ``consumer_wait`` and ``worker_wait`` (in
             seconds), ``queue_depth`` (items that are here already), ``streams`` (open now): sums over
             the workers; and ``workers``, a list of dicts with the same keys and ``pid``.
         """
         workers = [asdict(worker) for worker in self._pool.stats()]
-        totals = ("items", "bytes", "consumer_wait", "worker_wait", "queue_depth", "streams")
+        totals = ("items", "bytes", "copied", "consumer_wait", "worker_wait", "queue_depth", "streams")
         return {**{key: sum(worker[key] for worker in workers) for key in totals}, "workers": workers}
 
     def close(self) -> None:
@@ -250,7 +253,7 @@ class _PoolKeeper:
         self._recipe = (backend, n_workers, timeout, options)
         self._lock = threading.Lock()
         self._pool: Pool | None = None
-        self._pid = 0
+        self._pid = os.getpid()
         self._finalizer: Any = None
         kind = backends.get(backend)
         try:
@@ -266,6 +269,7 @@ class _PoolKeeper:
         if self._pid != os.getpid():
             # This process was forked from the one whose pool it is. Nothing of it is touched here.
             self._lock = threading.Lock()
+            self._pid = os.getpid()
             self._abandon()
         with self._lock:
             if self._pool is not None and self._pool.broken:
@@ -274,7 +278,6 @@ class _PoolKeeper:
             if self._pool is None:
                 _, n_workers, timeout, _ = self._recipe
                 self._pool = self._backend.open(n_workers, timeout=timeout, seed=Seed())
-                self._pid = os.getpid()
                 self._finalizer = weakref.finalize(self, _close, self._pool, self._pid)
             return self._pool
 

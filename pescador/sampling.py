@@ -33,6 +33,12 @@ Floats = npt.NDArray[np.float64]
 FIRST_BLOCK = 16
 LAST_BLOCK = 4096
 
+# Tables from this size on are searched in order.
+CACHE_BYTES = 1 << 19
+
+# How many keys of a permutation are looked at to tell how all of them are spread.
+SAMPLE = 4096
+
 
 def check_weights(weights: npt.ArrayLike, n: int) -> Floats:
     """Return a read-only copy of `weights`, shape (n,), or raise ParameterError."""
@@ -56,17 +62,14 @@ def check_weights(weights: npt.ArrayLike, n: int) -> Floats:
     return values
 
 
-def scaled(weights: Floats) -> Floats:
-    """Return `weights` times the power of two that brings the largest near 1.
+def scale(weights: Floats) -> float:
+    """Return the power of two by which weights are multiplied before they are added up.
 
-    Sums of the result neither overflow nor get lost among subnormal numbers. What underflows here
-    has a share below 1e-300, and counts again once the table is rebuilt without the large ones.
+    It is 1 unless their sum might overflow, or get lost among subnormal numbers. What underflows then has
+    a share below 1e-280, and counts again once the table is rebuilt without the large ones.
     """
     exponent = int(np.frexp(weights.max())[1])
-    if abs(exponent) < 1000:
-        return weights * 2.0**-exponent  # several times faster
-    result: Floats = np.ldexp(weights, -exponent)
-    return result
+    return 1.0 if abs(exponent) < 900 else 2.0 ** max(-1000, min(-exponent, 1000))
 
 
 class Sampler(Protocol):
@@ -163,8 +166,8 @@ class Categorical:
             self._table = None
         else:
             weights = self._weights if self._live is None else self._weights[self._live]
-            self._scaled = scaled(weights)
-            self._table = np.cumsum(self._scaled)
+            self._scale = scale(weights)
+            self._table = np.cumsum(weights if self._scale == 1 else weights * self._scale)
 
     def __contains__(self, slot: int) -> bool:
         """Whether `slot` was not dropped."""
@@ -176,7 +179,7 @@ class Categorical:
         if self._table is None:
             found = (uniforms * self._n).astype(np.intp)
         else:
-            found = np.searchsorted(self._table, uniforms * self._table[-1], side="right")
+            found = _search(self._table, uniforms * self._table[-1])
         if self._live is not None:
             found = self._live[found]
         return found.tolist()  # type: ignore[no-any-return]  # numpy types it as Any
@@ -194,8 +197,7 @@ class Categorical:
         elif self._weights[slot] == 0:
             return False
         else:
-            place = slot if self._live is None else int(np.searchsorted(self._live, slot))
-            self._mass += float(self._scaled[place] / self._table[-1])  # type: ignore[index]
+            self._mass += float(self._weights[slot] * self._scale / self._table[-1])  # type: ignore[index]
         self.n_live -= 1
         if self._mass < 0.5 or not self.n_live:
             return False
@@ -265,11 +267,22 @@ class SumTree:
             tree[node] = tree[2 * node] + tree[2 * node + 1]
 
 
+def _search(table: Floats, values: Floats) -> npt.NDArray[np.intp]:
+    """Return where in a sorted table each value belongs, to the right of what equals it."""
+    if len(table) * table.itemsize < CACHE_BYTES or len(values) < 64:
+        return np.searchsorted(table, values, side="right")
+    # Looked up in order, neighbours find the table in the cache.
+    order = np.argsort(values)
+    found = np.empty(len(values), np.intp)
+    found[order] = np.searchsorted(table, values[order], side="right")
+    return found
+
+
 class Permutation:
     """Slots in random order, each once, drawn one after the other by weight.
 
     The order of ``E / weight`` for independent standard exponential E is such a sequence [1]_. Keys
-    are sorted only as far as they are needed.
+    are swept from the smallest to the largest, and sorted only as far as they are needed.
 
     References
     ----------
@@ -282,32 +295,41 @@ class Permutation:
         self._draw(np.arange(n), weights)
 
     def __len__(self) -> int:
-        return len(self._sorted) + len(self._rest)
+        return self._n_left
 
     def reweigh(self, weights: Floats | None) -> None:
         """Draw what was not drawn yet by other weights."""
-        rest = [self._rest, self._weightless, np.array(self._sorted, dtype=np.intp)]
-        self._draw(np.sort(np.concatenate(rest)), weights)
+        found = np.array(self._sorted, dtype=np.intp)
+        rest = np.concatenate([self._slots[self._keys > self._swept], found, self._weightless])
+        self._draw(np.sort(rest), weights)
 
-    def _draw(self, rest: npt.NDArray[np.intp], weights: Floats | None) -> None:
-        self._weightless = rest[:0]  # drawn only if they are given a weight later
-        keys = self._rng.standard_exponential(len(rest))
+    def _draw(self, slots: npt.NDArray[np.intp], weights: Floats | None) -> None:
+        self._weightless = slots[:0]  # drawn only if they are given a weight later
+        keys = self._rng.standard_exponential(len(slots))
         if weights is not None:
-            positive = weights[rest] > 0
-            self._weightless, rest = rest[~positive], rest[positive]
+            weights = weights if len(slots) == len(weights) else weights[slots]
+            positive = weights > 0
+            if not positive.all():
+                self._weightless, slots = slots[~positive], slots[positive]
+                keys, weights = keys[positive], weights[positive]
             # logarithms, because E / weight overflows for a subnormal weight
-            keys = np.log(keys[positive]) - np.log(weights[rest])
-        self._rest, self._keys = rest, keys
+            np.log(np.maximum(keys, np.finfo(np.float64).tiny, out=keys), out=keys)
+            keys -= np.log(weights)
+        self._slots, self._keys = slots, keys
+        self._n_left = len(slots)
         self._sorted: list[int] = []  # what comes next, last first
-        self._chunk = FIRST_BLOCK
+        self._swept = -np.inf  # keys up to here are taken, or in _sorted
+        # A sample of the keys tells where to stop next, so that few are found at first, then more.
+        self._sample = np.sort(keys[:: max(1, len(keys) // SAMPLE)])
+        self._rank = 0
 
     def pop(self) -> int:
         """Return the next slot."""
-        if not self._sorted:
-            self._chunk = min(8 * self._chunk, len(self._rest))
-            order = np.argpartition(self._keys, self._chunk - 1)
-            first, rest = order[: self._chunk], order[self._chunk :]
-            first = first[np.argsort(self._keys[first])]
-            self._sorted = self._rest[first[::-1]].tolist()
-            self._rest, self._keys = self._rest[rest], self._keys[rest]
+        while not self._sorted:
+            end = self._sample[self._rank] if self._rank < len(self._sample) else np.inf
+            self._rank = 2 * self._rank + 1
+            found = np.flatnonzero((self._keys > self._swept) & (self._keys <= end))
+            self._swept = end
+            self._sorted = self._slots[found[np.argsort(self._keys[found])[::-1]]].tolist()
+        self._n_left -= 1
         return self._sorted.pop()

@@ -55,6 +55,8 @@ class WorkerStats:
     """Items delivered to the consumer."""
     bytes: int = 0
     """Bytes of array data and pickles delivered; 0 where nothing is encoded."""
+    copied: int = 0
+    """Bytes that the worker copied to send them; less than `bytes` where arrays were made in place."""
     consumer_wait: float = 0.0
     """Seconds that the consumer waited for this worker."""
     worker_wait: float = 0.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import cloudpickle
@@ -23,6 +23,7 @@ import numpy as np
 from ..exceptions import WorkerError
 from .ring import ALIGNMENT
 from .segment import Bytes
+from .wire import NOWHERE, Extent, pack_extents, unpack_extents
 
 __all__ = ["Decoder", "Encoder", "Layout", "Pickled", "Schema", "dump"]
 
@@ -66,7 +67,7 @@ class Layout(ABC):
 class _Field:
     """Where in the body an array is, and how it looks."""
 
-    __slots__ = ("dtype", "is_scalar", "key", "offset", "order", "shape")
+    __slots__ = ("dtype", "is_scalar", "key", "n_bytes", "offset", "order", "shape")
 
     def __init__(self, key: str, array: Any, offset: int) -> None:
         self.key = key
@@ -74,17 +75,20 @@ class _Field:
         self.shape = array.shape
         self.order = _order(array)
         self.offset = offset
+        self.n_bytes = array.nbytes
         self.is_scalar = isinstance(array, np.generic)
 
-    def view(self, body: Any) -> Any:
-        """Return the array in a body."""
-        return np.ndarray(self.shape, self.dtype, body, self.offset, None, self.order)
+    def view(self, body: Any, offset: int | None = None) -> Any:
+        """Return the array in a body, or elsewhere in some memory."""
+        if offset is None:
+            offset = self.offset
+        return np.ndarray(self.shape, self.dtype, body, offset, None, self.order)
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return self.key, self.dtype, self.shape, self.order, self.offset, self.is_scalar
+        return self.key, self.dtype, self.shape, self.order, self.offset, self.n_bytes, self.is_scalar
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.key, self.dtype, self.shape, self.order, self.offset, self.is_scalar = state
+        self.key, self.dtype, self.shape, self.order, self.offset, self.n_bytes, self.is_scalar = state
 
 
 class Schema(Layout):
@@ -124,6 +128,22 @@ class Schema(Layout):
     def write(self, parts: Sequence[Any], body: Bytes) -> None:
         for field, part in zip(self._fields, parts, strict=True):
             np.copyto(field.view(body), part, casting="no")
+
+    def scatter(self, parts: Sequence[Any], place: Callable[[Any, _Field], Extent]) -> bytes:
+        """Have each large part placed on its own, and return the inline body."""
+        extents = []
+        pieces: list[bytes] = []
+        end = 0
+        for field, part in zip(self._fields, parts, strict=True):
+            extent = place(part, field)
+            extents.append(extent)
+            if extent is NOWHERE:
+                offset = _aligned(end, part.nbytes)
+                pieces += (bytes(offset - end), part.tobytes("A"))
+                end = offset + part.nbytes
+        table = pack_extents(extents)
+        padding = bytes(_aligned(len(table), ALIGNMENT) - len(table))
+        return b"".join([table, padding, *pieces])
 
 
 class Pickled(Layout):
@@ -206,14 +226,32 @@ class Decoder:
         """
         if schema == PICKLED:
             return _unpickled(body)
-        fields = self._schemas.get(schema)
-        if fields is None:
-            raise WorkerError(f"a worker sent an item of the unknown schema {schema}")
         item = {}
-        for field in fields:
+        for field in self._fields(schema):
             array = field.view(body)
             item[field.key] = array[()] if field.is_scalar else array
         return item
+
+    def decode_scattered(self, schema: int, body: bytearray, view: Callable[[Extent], Bytes]) -> Any:
+        """Return an item whose arrays are in records of their own, which `view` returns."""
+        extents, end = unpack_extents(body)
+        start = end = _aligned(end, ALIGNMENT)
+        item = {}
+        for field, extent in zip(self._fields(schema), extents, strict=True):
+            if extent.segment:
+                item[field.key] = field.view(view(extent), 0)
+                continue
+            offset = start + _aligned(end - start, field.n_bytes)
+            end = offset + field.n_bytes
+            array = field.view(body, offset)
+            item[field.key] = array[()] if field.is_scalar else array
+        return item
+
+    def _fields(self, schema: int) -> list[_Field]:
+        try:
+            return self._schemas[schema]
+        except KeyError:
+            raise WorkerError(f"a worker sent an item of the unknown schema {schema}") from None
 
 
 def dump(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
@@ -240,7 +278,9 @@ def _look(item: Any) -> tuple[Any, ...] | None:
             if dtype.hasobject:
                 return None
             look += (key, id(dtype), value.shape, value.ndim > 1 and _order(value))
-        elif isinstance(value, np.generic) and value.dtype.kind in "biufcmM":
+        elif (
+            isinstance(value, np.generic) and value.dtype.kind in "biufc"
+        ):  # of which each type has one dtype
             look += (key, id(value.dtype), kind)
         else:
             return None

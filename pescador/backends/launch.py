@@ -61,6 +61,7 @@ class Process(ABC):
         self.pidfd = watch(pid)
         self._returncode: int | None = None
         self._ended = False
+        self._waiting = threading.RLock()
 
     @abstractmethod
     def _reap(self) -> bool:
@@ -69,6 +70,10 @@ class Process(ABC):
     def wait(self, timeout: float) -> bool:
         """Wait until the process has ended, at most so many seconds; return whether it has."""
         deadline = time.monotonic() + timeout
+        with self._waiting:
+            return self._wait(deadline)
+
+    def _wait(self, deadline: float) -> bool:
         while not self._ended:
             if self.pidfd is not None:
                 poll = select.poll()
@@ -144,13 +149,13 @@ class _Zygote:
     """The consumer's side of the process from which workers are forked; see :mod:`.zygote`."""
 
     current: ClassVar[_Zygote | None] = None
-    _lock: ClassVar[threading.Lock] = threading.Lock()
+    # Held more than once when the garbage collector closes another pool meanwhile.
+    _lock: ClassVar[threading.RLock] = threading.RLock()  # type: ignore[valid-type]
     _n_users: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self.owner = this_owner()
         self._link, other = Link.pair()
-        self._asking = threading.Lock()
         descriptor = other.socket.fileno()
         self._process = subprocess.Popen(
             _python(f"from pescador.backends.zygote import main; main({descriptor})"),
@@ -163,9 +168,10 @@ class _Zygote:
     def acquire(cls) -> _Zygote:
         """Return the zygote of this process, which runs until it is released as often."""
         with cls._lock:
+            cls._n_users += 1  # at once, so that nobody ends it meanwhile
             if cls.current is None or cls.current.owner != this_owner() or not cls.current.is_alive():
-                cls.current, cls._n_users = _Zygote(), 0
-            cls._n_users += 1
+                zygote = _Zygote()
+                cls.current, cls._n_users = zygote, 1
             return cls.current
 
     @classmethod
@@ -184,21 +190,27 @@ class _Zygote:
         return self._process.poll() is None
 
     def ask(self, question: str, descriptors: tuple[int, ...] = ()) -> str:
-        """Send a request, and return the answer."""
-        with self._asking:
-            self._link.send(question.encode(), descriptors)
-            answer = self._link.receive()
+        """Send a request, and return the answer.
+
+        The answer comes through a link of its own, so any thread may ask at any time, also when the
+        garbage collector closes a pool while another question is under way.
+        """
+        here, there = Link.pair()
+        with contextlib.closing(here):
+            with contextlib.closing(there):
+                self._link.send(question.encode(), (there.socket.fileno(), *descriptors))
+            answer = here.receive()
         assert answer is not None
         return answer[0].decode()
 
     def _end(self) -> None:
-        self._link.close()
+        self._link.end()
         self._process.wait()
 
 
 def _forget_lock() -> None:
     # A fork may find the lock held by a thread that the child does not have.
-    _Zygote._lock = threading.Lock()
+    _Zygote._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -246,6 +258,7 @@ def _spawn(descriptors: tuple[int, int]) -> Process:
 
 
 def _fork(descriptors: tuple[int, int]) -> Process:
+    _flush()  # or the worker would print once more what is still to be printed here
     pid = os.fork()
     if pid:
         return _Child(pid)
@@ -268,10 +281,14 @@ def in_forked_child(function: Callable[[], None]) -> None:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # there may be none, or nobody who reads it
+            file.flush()
 
 
 def _python(code: str) -> list[str]:

@@ -1,8 +1,9 @@
 """Messages between the consumer and a worker process, over a pair of Unix sockets.
 
 Sockets of type SEQPACKET keep the bounds of messages, and a send is atomic, so any thread may send
-without a lock. File descriptors travel with messages. The end of the other side, however it comes,
-shows as the end of the stream.
+without a lock. File descriptors travel with messages. A long message travels in a file without a name,
+whose descriptor is sent in its place. The end of the other side, however it comes, shows as the end of
+the stream.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import contextlib
 import os
 import select
 import socket
+import tempfile
 from collections.abc import Sequence
 
 __all__ = ["MAX_MESSAGE", "Link"]
 
-# Bytes. Larger things travel in shared memory. Far below the default socket buffer (208 KiB on Linux),
+# Bytes that go through the socket itself. Far below the default socket buffer (208 KiB on Linux),
 # so that some messages are always under way.
 MAX_MESSAGE = 1 << 16
 
+# In place of a longer message. No other message begins like this.
+_IN_A_FILE = b"\0file"
+
 MAX_DESCRIPTORS = 8
+_CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -47,7 +53,11 @@ class Link:
             If the other side is gone.
         """
         flags = 0 if block else socket.MSG_DONTWAIT
-        if descriptors:
+        if len(message) > MAX_MESSAGE:
+            with tempfile.TemporaryFile(buffering=0) as file:
+                file.write(message)
+                self.send(_IN_A_FILE, (*descriptors, file.fileno()), block)
+        elif descriptors:
             rights = array.array("i", descriptors)
             self.socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], flags)
         else:
@@ -63,14 +73,15 @@ class Link:
         EOFError
             If the other side is gone.
         """
-        try:
-            message, ancillary, _, _ = self.socket.recvmsg(
-                MAX_MESSAGE, _ANCILLARY, 0 if block else socket.MSG_DONTWAIT
-            )
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            raise EOFError from None
+        flags = _CLOSE_ON_EXEC if block else _CLOSE_ON_EXEC | socket.MSG_DONTWAIT
+        while True:
+            try:
+                message, ancillary, _, _ = self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, flags)
+                break
+            except BlockingIOError:
+                return None
+            except ConnectionError:  # told once, when it went without having read all; now comes what it sent
+                continue
         if not message:
             raise EOFError
         descriptors: list[int] = []
@@ -79,6 +90,10 @@ class Link:
                 rights = array.array("i")
                 rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
                 descriptors += rights
+        if message == _IN_A_FILE:
+            with open(descriptors.pop(), "rb") as file:
+                file.seek(0)
+                message = file.read()
         return message, descriptors
 
     def wait(self, writable: bool = False) -> bool:
@@ -90,6 +105,12 @@ class Link:
     def close(self) -> None:
         """Close this end."""
         self.socket.close()
+
+    def end(self) -> None:
+        """Close the connection, also if forked processes hold copies of this end."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.close()
 
     def refuse(self) -> None:
         """Read no more: from now on, sending fails for the other side."""

@@ -13,6 +13,7 @@ anywhere, also where this thread already holds one.
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -99,6 +100,11 @@ class Channel(Generic[T]):
         while True:
             if self._closed:
                 return End
+            if not self._worker.is_ours():
+                raise PescadorError(
+                    "this iterator belongs to the process from which this one was forked; iterate over the "
+                    "ParallelStreamer again, which opens workers for this process"
+                )
             self.return_credits()
             self._worker.wait(self)
             try:
@@ -144,10 +150,15 @@ class WorkerHandle(ABC):
     """The consumer's side of one worker."""
 
     def __init__(self) -> None:
+        self._consumer = os.getpid()
         self.channels: dict[int, Channel[Any]] = {}
         self.statistics = WorkerStats()
         self._changed = threading.Condition()
         self._someone_reads = False
+
+    def is_ours(self) -> bool:
+        """Whether this process opened the worker. One that was forked from it leaves the worker alone."""
+        return self._consumer == os.getpid()
 
     @abstractmethod
     def command(self, name: str, *arguments: Any) -> None:
@@ -207,6 +218,12 @@ class WorkerHandle(ABC):
         for channel in list(self.channels.values()):
             channel.queue.append(Failure(make_error()))
 
+    def end_streams(self) -> None:
+        """Have all streams raise, because the pool is closed."""
+        for channel in list(self.channels.values()):
+            channel.queue.clear()
+        self.fail(lambda: PescadorError("the ParallelStreamer was closed while this stream was open"))
+
     def stats(self) -> WorkerStats:
         """Return what this worker did so far."""
         channels = list(self.channels.values())
@@ -243,7 +260,7 @@ class WorkerPool(Pool):
             return
         self._closed = True
         for worker in self.workers:
-            worker.fail(lambda: PescadorError("the ParallelStreamer was closed while this stream was open"))
+            worker.end_streams()
         self.end_workers()
 
     @abstractmethod

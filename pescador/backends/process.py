@@ -78,9 +78,10 @@ class Receiver(ABC):
     def take_released(self) -> list[Extent]:
         """Return the records that were released since the last call."""
         extents: list[Extent] = []
-        while self._released and len(extents) < MAX_EXTENTS:
-            extents.append(self._released.popleft())
-            self.n_released -= extents[-1].n_bytes
+        with contextlib.suppress(IndexError):  # another thread was faster
+            while len(extents) < MAX_EXTENTS:
+                extents.append(self._released.popleft())
+                self.n_released -= extents[-1].n_bytes
         return extents
 
     def release_is_due(self) -> bool:
@@ -139,7 +140,8 @@ def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool)
             "seed": seed,
             "transport": (sender, options),
         }
-        link.send(pickle.dumps(setup, 5))
+        with contextlib.suppress(OSError):  # as of any command, see there
+            link.send(pickle.dumps(setup, 5))
         return _ProcessHandle(process, link, bell, make_receiver(link, process.pidfd), alone)
     except BaseException:
         link.close()
@@ -201,6 +203,8 @@ class _ProcessHandle(WorkerHandle):
         self._dead = False
 
     def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
+        if not self.is_ours():
+            return
         # If the worker is gone, whoever waits for it learns of that.
         with contextlib.suppress(OSError):
             self.link.send(pickle.dumps((name, *arguments), 5), descriptors)
@@ -266,7 +270,7 @@ class _ProcessHandle(WorkerHandle):
         return True
 
     def _take_items(self, message: memoryview) -> None:
-        self.statistics.worker_wait = wire.HEADER.unpack_from(message)[2]
+        _, _, self.statistics.worker_wait, self.statistics.copied = wire.HEADER.unpack_from(message)
         channels = self.channels
         for number, schema, body, extent in wire.entries(message):
             channel = channels.get(number)
@@ -291,17 +295,26 @@ class _ProcessHandle(WorkerHandle):
         schema, body, extent = entry
         statistics = self.statistics
         statistics.items += 1
+        if schema & wire.SCATTERED:
+            return self._decoder.decode_scattered(schema ^ wire.SCATTERED, bytearray(body), self._record)
         if extent is NOWHERE:
             statistics.bytes += len(body)
             return self._decoder.decode(schema, bytearray(body))
-        statistics.bytes += extent.n_bytes
+        return self._decoder.decode(schema, self._record(extent))
+
+    def _record(self, extent: Extent) -> Bytes:
+        self.statistics.bytes += extent.n_bytes
         if self._receiver.release_is_due():
             self._return_released()
-        return self._decoder.decode(schema, self._receiver.view(extent))
+        return self._receiver.view(extent)
 
     def discard(self, entry: Any) -> None:
-        if type(entry) is tuple and entry[2] is not NOWHERE:
-            self._receiver.release(entry[2])
+        if type(entry) is not tuple:
+            return
+        schema, body, extent = entry
+        for record in wire.unpack_extents(body)[0] if schema & wire.SCATTERED else [extent]:
+            if record.segment:
+                self._receiver.release(record)
 
     def is_dead(self) -> bool:
         """Whether the worker has ended."""
@@ -321,9 +334,19 @@ class _ProcessHandle(WorkerHandle):
 
         self.fail(make_error)
 
+    def end_streams(self) -> None:
+        if not self.is_dead():
+            super().end_streams()
+            return
+        for channel in list(self.channels.values()):
+            channel.queue.clear()
+        self._die()
+
     def close(self) -> None:
         """Release what is held. The worker has ended."""
         self._dead = True
+        with self._changed:  # a thread that waits for the worker learns of its end, and then leaves
+            self._changed.wait_for(lambda: not self._someone_reads, timeout=5)
         self._receiver.close()
         self.link.close()
         os.close(self._bell)

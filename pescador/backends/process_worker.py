@@ -23,13 +23,14 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..core import Streamer
 from ..exceptions import WorkerError
+from ..memory import allocate_with
 from . import wire
 from .codec import Encoder, Layout, Schema
 from .errors import dump_error
@@ -38,7 +39,7 @@ from .owner import start_time, watch
 from .recipe import Buffers
 from .segment import Bytes
 from .wire import NOWHERE, Extent
-from .worker import Stop, Unsendable, WorkerLoop
+from .worker import Stop, Unsendable, WorkerLoop, WorkerStream
 
 __all__ = ["SMALL_BYTES", "Sender", "main"]
 
@@ -50,6 +51,8 @@ PACK_BYTES = 32 << 10
 PACK_ENTRIES = 128
 PACK_RECORD_BYTES = 1 << 18
 PACK_SECONDS = 100e-6
+
+PROBE = 0  # the number of no stream
 
 
 class Sender(ABC):
@@ -65,6 +68,22 @@ class Sender(ABC):
     @abstractmethod
     def free(self, extents: list[Extent]) -> None:
         """Take back memory of records that the consumer no longer needs."""
+
+    def prepare(self) -> None:
+        """Reserve what can be reserved before the first item; raise PescadorError if it is not there."""
+
+    def allocate_array(self, n_bytes: int) -> Bytes | None:
+        """Return memory for an array of the generator, which is sent as it is; None if there is none."""
+        return None
+
+    def give(self, array: Any) -> Extent:
+        """Return the record that an array is, and leave it to the consumer; NOWHERE if it is none."""
+        return NOWHERE
+
+    @property
+    def n_given_out(self) -> int:
+        """How many arrays of :meth:`allocate_array` were not sent yet."""
+        return 0
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         """Send a message and the records it refers to; return False if that must wait."""
@@ -99,9 +118,12 @@ class ProcessLoop(WorkerLoop):
         self._n_entries = 0
         self._n_inline = 0
         self._n_record_bytes = 0
+        self.copied = 0  # bytes
+        self._sole_owner: tuple[int, int, int] | None = None
         self._started = 0.0  # when the pack was begun
         self._n_sent = 0  # messages
         self._wait_mark = -1  # how many of them had come when the consumer last waited
+        self._rung = False  # whether the bell rang and there was nothing to send
 
     # Commands
 
@@ -154,6 +176,7 @@ class ProcessLoop(WorkerLoop):
         return time.perf_counter() - self._started > PACK_SECONDS
 
     def load(self, recipe: int) -> Streamer[Any]:
+        self._sender.prepare()
         streamer = self._recipes[recipe]
         if isinstance(streamer, _Unloadable):
             raise streamer.error
@@ -163,6 +186,10 @@ class ProcessLoop(WorkerLoop):
         """Drop a recipe."""
         self._recipes.pop(number, None)
 
+    def close(self) -> None:
+        """Drop all recipes, and with them the pools of those that run in the background themselves."""
+        self._recipes.clear()
+
     # Items
 
     def send(self, number: int, item: Any) -> None:
@@ -170,12 +197,58 @@ class ProcessLoop(WorkerLoop):
             layout, parts = self._encoder.encode(item)
         except Exception as error:
             raise Unsendable from error
+        owners = self._owners(item, parts) if self._sender.n_given_out or number == PROBE else []
+        if number == PROBE:
+            self._sole_owner = owners[0]
+            return
         if layout.is_new and isinstance(layout, Schema):
             with self.lock:
                 self.flush()
                 self._put(wire.SCHEMA + layout.definition(), [])
             layout.is_new = False
-        self._send(number, layout.number, layout, parts)
+        if self._sole_owner in owners and isinstance(layout, Schema):
+            self._send_scattered(number, layout, parts, owners)
+        else:
+            self._send(number, layout.number, layout, parts)
+
+    def _owners(self, item: Any, parts: Sequence[Any]) -> list[tuple[int, int, int]]:
+        """Return how many references there are to an item, each of its arrays, and what the arrays view."""
+        return [
+            (sys.getrefcount(item), sys.getrefcount(part), sys.getrefcount(getattr(part, "base", None)))
+            for part in parts
+        ]
+
+    def probe(self) -> None:
+        """Find out what :meth:`_owners` gives for an item that nobody else refers to.
+
+        That depends on the version of Python, and on how many functions an item passes through.
+        """
+
+        def source() -> Generator[Any, None, None]:
+            yield {"x": np.ndarray(8, np.uint8, np.zeros(8, np.uint8))}
+
+        self._run_slice(WorkerStream(PROBE, source(), None, 1))
+
+    def _send_scattered(
+        self, number: int, schema: Schema, parts: Sequence[Any], owners: Sequence[Any]
+    ) -> None:
+        """Send an item with arrays that were made in the memory of the transport: those are not copied."""
+        sole = {id(part) for part, count in zip(parts, owners, strict=True) if count == self._sole_owner}
+
+        def place(part: Any, field: Any) -> Extent:
+            extent = self._sender.give(part) if id(part) in sole else NOWHERE
+            if extent is NOWHERE and part.nbytes > SMALL_BYTES:
+                extent, memory = self._allocate(part.nbytes)
+                np.copyto(field.view(memory, 0), part, casting="no")
+                self.copied += part.nbytes
+            return extent
+
+        body = schema.scatter(parts, place)
+        with self.lock:
+            self._add(number, schema.number | wire.SCATTERED, body, NOWHERE)
+            self._n_record_bytes += schema.n_bytes
+            if self._n_record_bytes >= PACK_RECORD_BYTES:
+                self.flush()
 
     def send_end(self, number: int) -> None:
         with self.lock:
@@ -190,13 +263,22 @@ class ProcessLoop(WorkerLoop):
     def _send(self, number: int, schema: int, layout: Layout, parts: Sequence[Any]) -> None:
         if layout.n_bytes <= SMALL_BYTES:
             body = layout.join(parts)
+            self.copied += len(body)
             with self.lock:
                 self._add(number, schema, body, NOWHERE)
         else:
             extent, memory = self._allocate(layout.n_bytes)
             layout.write(parts, memory)
+            self.copied += layout.n_bytes
             with self.lock:
                 self._add(number, schema, b"", extent)
+
+    def allocate_array(self, n_bytes: int) -> Bytes | None:
+        """Return memory for :func:`pescador.empty`."""
+        if n_bytes <= SMALL_BYTES or threading.current_thread() is not threading.main_thread():
+            return None
+        with self.lock:
+            return self._sender.allocate_array(n_bytes)
 
     def _allocate(self, n_bytes: int) -> tuple[Extent, Bytes]:
         while True:
@@ -221,8 +303,8 @@ class ProcessLoop(WorkerLoop):
         if extent is not NOWHERE:
             self._extents.append(extent)
             self._n_record_bytes += extent.n_bytes
-            if self._n_record_bytes >= PACK_RECORD_BYTES:
-                self.flush()
+        if self._rung or self._n_record_bytes >= PACK_RECORD_BYTES:
+            self.flush()
 
     def flush(self) -> None:
         """Send what is packed."""
@@ -245,7 +327,9 @@ class ProcessLoop(WorkerLoop):
         if not self.lock.acquire(blocking=False):
             return False
         try:
-            if self._n_entries and self._sender.try_send(*self._pack()):
+            if not self._n_entries:
+                self._rung = True  # the consumer rings once; what it waits for is not to be packed
+            elif self._sender.try_send(*self._pack()):
                 self._clear()
                 self._n_sent += 1
         finally:
@@ -253,12 +337,13 @@ class ProcessLoop(WorkerLoop):
         return True
 
     def _pack(self) -> tuple[bytes, list[Extent]]:
-        header = wire.HEADER.pack(wire.ITEMS, self._n_entries, self.waited)
+        header = wire.HEADER.pack(wire.ITEMS, self._n_entries, self.waited, self.copied)
         return b"".join([header, *self._parts]), self._extents
 
     def _clear(self) -> None:
         self._parts, self._extents = [], []
         self._n_entries = self._n_inline = self._n_record_bytes = 0
+        self._rung = False
 
 
 class _Unloadable(Streamer[Any]):
@@ -283,10 +368,13 @@ def main(link_descriptor: int, bell: int) -> None:
         make_sender, options = setup["transport"]
         sender: Sender = make_sender(link, **options)
         loop = ProcessLoop(link, sender)
+        loop.probe()
+        allocate_with(loop.allocate_array)
         _listen(loop, consumer, bell)
         try:
             loop.run()
         finally:
+            loop.close()
             sender.close()
     except (EOFError, BrokenPipeError, ConnectionError):
         pass  # the consumer is gone

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import weakref
+from collections.abc import Generator, Iterator
+from typing import Any, Generic, TypeVar
 
 from ..core import Context, Streamer
+from ..exceptions import PescadorError
 from ..seeding import Seed
 from .base import Backend, Pool, Stream, WorkerStats
 
@@ -25,28 +28,58 @@ class _SerialPool(Pool):
     def __init__(self, n_workers: int) -> None:
         self._workers = [WorkerStats() for _ in range(n_workers)]
         self._n_opened = 0
+        self._streams: weakref.WeakSet[_SerialStream[Any]] = weakref.WeakSet()
 
     def open(
         self, streamer: Streamer[T], seed: Seed, max_iter: int | None, prefetch: int | None
     ) -> Stream[T]:
         stats = self._workers[self._n_opened % len(self._workers)]
         self._n_opened += 1
-
-        def items():  # type: ignore[no-untyped-def]  # its type is that of the return below
-            stats.streams += 1
-            stream = streamer.open(Context(seed), max_iter)
-            try:
-                for item in stream:
-                    stats.items += 1
-                    yield item
-            finally:
-                stats.streams -= 1
-                stream.close()
-
-        return items()  # type: ignore[no-any-return,no-untyped-call]
+        stream = _SerialStream(_items(streamer, seed, max_iter, stats))
+        self._streams.add(stream)
+        return stream
 
     def close(self) -> None:
-        pass
+        for stream in list(self._streams):
+            stream.end()
 
     def stats(self) -> list[WorkerStats]:
         return self._workers
+
+
+class _SerialStream(Generic[T]):
+    def __init__(self, items: Generator[T, None, None]) -> None:
+        self._items = items
+        self._was_ended = False
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._was_ended:
+            self._items.close()
+            raise PescadorError("the ParallelStreamer was closed while this stream was open")
+        return next(self._items)
+
+    def end(self) -> None:
+        """Close the stream because its pool is closed; if it was open, it raises."""
+        self._was_ended = self._items.gi_frame is not None
+        if not self._items.gi_running:  # in another thread; there it is closed when it is asked for more
+            self.close()
+
+    def close(self) -> None:
+        self._items.close()
+
+
+def _items(
+    streamer: Streamer[T], seed: Seed, max_iter: int | None, stats: WorkerStats
+) -> Generator[T, None, None]:
+    stats.streams += 1
+    stream = streamer.open(Context(seed), max_iter)
+    try:
+        for item in stream:
+            stats.items += 1
+            yield item
+    finally:
+        stats.streams -= 1
+        stream.close()

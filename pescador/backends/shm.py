@@ -30,7 +30,7 @@ from .process import ProcessBackend, Receiver
 from .process_worker import Sender
 from .ring import ALIGNMENT, Allocator, leased
 from .segment import Bytes
-from .wire import Extent
+from .wire import NOWHERE, Extent
 
 __all__ = ["RingReceiver", "RingSender", "ShmBackend"]
 
@@ -80,12 +80,21 @@ class RingSender(Sender):
         self._number = 0  # of the ring's segment; 0: there is none yet
         self._ring: Bytes = np.empty(0, np.uint8)
         self._allocators = {0: Allocator(0)}  # of the ring, and of earlier ones that are still in use
-        if ring_bytes is not None:
-            self._make_ring(ring_bytes)
+        self._ring_bytes = ring_bytes
+        self._address = 0  # of the ring
+        # Arrays of the generator, by offset, until they are sent, and those that were: they have two
+        # users then, and are free when both have let go.
+        self._given_out: dict[int, Extent] = {}
+        self._shared: set[Extent] = set()
+        self._let_go: deque[Extent] = deque()  # by the generator; appended to by any thread
+
+    def prepare(self) -> None:
+        if self._ring_bytes is not None and not self._number:
+            self._make_ring(self._ring_bytes)
 
     def allocate(self, n_bytes: int, must: bool) -> tuple[Extent, Bytes] | None:
-        if not self._fixed and RING_ITEMS // 2 * n_bytes > len(self._ring):
-            self._grow(n_bytes)
+        self._collect()
+        self._fit(n_bytes)
         offset = self._allocators[self._number].allocate(n_bytes)
         if offset is not None:
             return Extent(self._number, offset, n_bytes), self._ring[offset : offset + n_bytes]
@@ -95,11 +104,51 @@ class RingSender(Sender):
         return None
 
     def free(self, extents: list[Extent]) -> None:
-        for number, offset, _ in extents:
-            allocator = self._allocators[number]
-            allocator.free(offset)
-            if not allocator and number != self._number:
-                self._drop(number)
+        for extent in extents:
+            if extent in self._shared:
+                self._shared.remove(extent)
+                continue
+            allocator = self._allocators[extent.segment]
+            allocator.free(extent.offset)
+            if not allocator and extent.segment != self._number:
+                self._drop(extent.segment)
+
+    def allocate_array(self, n_bytes: int) -> Bytes | None:
+        self._collect()
+        try:
+            self._fit(n_bytes)
+        except PescadorError:  # the generator can do without
+            return None
+        offset = self._allocators[self._number].allocate(n_bytes)
+        if offset is None:
+            return None
+        extent = self._given_out[offset] = Extent(self._number, offset, n_bytes)
+        return leased(self._ring[offset : offset + n_bytes], self._let_go, extent)
+
+    def give(self, array: Any) -> Extent:
+        flags = array.flags
+        extent = self._given_out.get(array.__array_interface__["data"][0] - self._address)
+        if extent is None or array.nbytes != extent.n_bytes or not flags.forc:
+            return NOWHERE
+        del self._given_out[extent.offset]
+        self._shared.add(extent)
+        return extent
+
+    @property
+    def n_given_out(self) -> int:
+        return len(self._given_out)
+
+    def _collect(self) -> None:
+        while self._let_go:
+            extent = self._let_go.popleft()
+            if self._given_out.get(extent.offset) is extent:
+                del self._given_out[extent.offset]
+            self.free([extent])
+
+    def _fit(self, n_bytes: int) -> None:
+        """See that there is a ring, and that it is large enough for records of this size."""
+        if not self._fixed and RING_ITEMS // 2 * n_bytes > len(self._ring):
+            self._grow(n_bytes)
 
     def _grow(self, n_bytes: int) -> None:
         """Replace the ring by one that is large enough for items of this size, if there is memory."""
@@ -120,6 +169,8 @@ class RingSender(Sender):
         earlier = self._number
         self._number, self._ring = self._make_segment(n_bytes, is_ring=True)
         self._allocators[self._number] = Allocator(n_bytes)
+        self._address = self._ring.__array_interface__["data"][0]
+        self._given_out.clear()  # in the ring before; they are copied when they are sent
         if not self._allocators[earlier]:
             self._drop(earlier)
 

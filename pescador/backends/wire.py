@@ -2,10 +2,13 @@
 
 A message holds entries of any streams::
 
-    header   kind 'I', number of entries, seconds that the worker has waited so far
+    header   kind 'I', number of entries, seconds that the worker has waited and bytes it has copied so far
     entry    stream, schema, size of the inline body, segment, offset, size of the record
     body     of a small item; a large item's is in the record instead
     entry    ...
+
+An item whose arrays were made in shared memory is *scattered*: each of its arrays is a record of its own
+(a small one is in the inline body), and a table at the head of the inline body says where they are.
 
 An entry of the schema END or FAILURE ends its stream. Other kinds of message define a schema ('S') or
 announce a segment whose descriptor comes along ('M') or its end ('D'); 'X' holds the last words of a
@@ -15,16 +18,28 @@ worker that cannot go on.
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from ..exceptions import WorkerError
 
-__all__ = ["END", "ENTRY", "FAILURE", "HEADER", "Entry", "Extent", "entries"]
+__all__ = [
+    "END",
+    "ENTRY",
+    "FAILURE",
+    "HEADER",
+    "Entry",
+    "Extent",
+    "entries",
+    "pack_extents",
+    "unpack_extents",
+]
 
-HEADER: Final = struct.Struct("<cHd")
+HEADER: Final = struct.Struct("<cHdQ")
 ENTRY: Final = struct.Struct("<QIIIQQ")
 ENTRY_SIZE: Final = ENTRY.size
 
+SCATTERED: Final = 0x40000000  # added to the schema of a scattered item
 FAILURE: Final = 0xFFFFFFFE
 END: Final = 0xFFFFFFFF
 
@@ -46,6 +61,27 @@ class Extent(NamedTuple):
 NOWHERE: Final = Extent(0, 0, 0)
 
 
+_EXTENT: Final = struct.Struct("<IQQ")
+
+
+def pack_extents(extents: Sequence[Extent]) -> bytes:
+    """Return the table of a scattered item."""
+    return b"".join([_COUNT.pack(len(extents)), *(_EXTENT.pack(*extent) for extent in extents)])
+
+
+def unpack_extents(body: Any) -> tuple[list[Extent], int]:
+    """Return the table of a scattered item, and its size."""
+    try:
+        (n,) = _COUNT.unpack_from(body)
+        extents = [Extent(*_EXTENT.unpack_from(body, _COUNT.size + i * _EXTENT.size)) for i in range(n)]
+    except struct.error as error:
+        raise WorkerError(f"a worker sent a broken table: {error}") from None
+    return extents, _COUNT.size + n * _EXTENT.size
+
+
+_COUNT: Final = struct.Struct("<H")
+
+
 Entry = tuple[int, int, memoryview, Extent]
 """Stream, schema, inline body, record."""
 
@@ -56,7 +92,7 @@ def entries(message: memoryview) -> list[Entry]:
     n_bytes = len(message)
     unpack = ENTRY.unpack_from
     try:
-        _, n_entries, _ = HEADER.unpack_from(message)
+        _, n_entries, _, _ = HEADER.unpack_from(message)
         offset = HEADER.size
         for _ in range(n_entries):
             stream, schema, n_inline, segment, place, size = unpack(message, offset)

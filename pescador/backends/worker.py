@@ -8,6 +8,7 @@ next one that has credits does.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -15,7 +16,7 @@ from collections.abc import Generator
 from typing import Any
 
 from ..core import Context, Streamer
-from ..exceptions import DataError
+from ..exceptions import DataError, PescadorError
 from ..seeding import Seed
 
 __all__ = ["Stop", "Unsendable", "WorkerLoop", "WorkerStream"]
@@ -144,12 +145,7 @@ class WorkerLoop(ABC):
         stream = self._streams.get(number)
         if stream is not None:
             self._forget(stream)
-            try:
-                stream.iterator.close()
-            except Exception:
-                pass  # there is nobody left to tell
-            finally:
-                del stream
+            self._close(stream)
 
     def _run_slice(self, stream: WorkerStream) -> None:
         deadline = time.perf_counter() + SLICE_SECONDS
@@ -170,6 +166,9 @@ class WorkerLoop(ABC):
                 self.send(stream.number, item)  # may obey commands, and so close this very stream
             except Unsendable as error:
                 self._fail(stream, self._unsendable(item, error))
+                break
+            except PescadorError as error:  # there is no memory to send it
+                self._fail(stream, error)
                 break
             del item
             if not stream.is_open:
@@ -198,7 +197,13 @@ class WorkerLoop(ABC):
     def _fail(self, stream: WorkerStream, error: BaseException) -> None:
         self._forget(stream)
         self.send_failure(stream.number, error)
-        stream.iterator.close()
+        self._close(stream)
+
+    @staticmethod
+    def _close(stream: WorkerStream) -> None:
+        # Whatever it raises, there is nobody left to tell, and other streams run here.
+        with contextlib.suppress(BaseException):
+            stream.iterator.close()
 
     def _forget(self, stream: WorkerStream) -> None:
         stream.is_open = False

@@ -42,25 +42,28 @@ def main(descriptor: int) -> None:
                 return
             received = link.receive()
             assert received is not None
-            message, descriptors = received
+            message, (answers, *descriptors) = received
             question, _, argument = message.decode().partition(" ")
             if question == "fork":
                 try:
-                    answer = str(_fork(link, consumer, descriptors))
+                    answer = str(_fork(link, consumer, answers, descriptors))
                 except OSError as error:
                     answer = f"fork failed: {error}"
                 finally:
                     close_all(descriptors)
             else:
                 answer = _reap(int(argument))
-            link.send(answer.encode())
+            with contextlib.closing(Link(socket.socket(fileno=answers))) as asker:
+                with contextlib.suppress(OSError):  # it no longer wants to know
+                    asker.send(answer.encode())
 
 
-def _fork(link: Link, consumer: int | None, descriptors: list[int]) -> int:
+def _fork(link: Link, consumer: int | None, answers: int, descriptors: list[int]) -> int:
     parent = os.getpid()
     pid = os.fork()
     if not pid:
         link.close()
+        os.close(answers)
         if consumer is not None:
             os.close(consumer)
         in_forked_child(lambda: _run(parent, *descriptors))

@@ -8,16 +8,16 @@ activation takes its slot, and the draw is made anew. A stream opens at the firs
 from __future__ import annotations
 
 import operator
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from .. import seeding
 from ..exceptions import ParameterError
-from ..sampling import Categorical, Draws, Floats, SumTree, scaled
+from ..sampling import Categorical, Draws, SumTree, scale
 from ..seeding import RandomState
 from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
 from .base import END, UNOPENED, WeightedMux, check_mode
@@ -124,7 +124,7 @@ class StochasticMux(WeightedMux[T_co]):
         self._active: set[int] = set()  # by index; kept where streams may not repeat
         self._barren: set[int] = set()  # found empty since the last stream that was not; not pruned
         self._vacant: list[int] = []  # slots that wait until barren streams are tried again
-        self._shares = _shares(self.weights) if weighted else None
+        self._total = self._total_weight()
         self._tree = SumTree(self.n_active) if weighted else None
         self._choice = Categorical(self.n_active)
         self._draws = Draws(self.generator(), self._tree or self._choice)
@@ -236,7 +236,18 @@ class StochasticMux(WeightedMux[T_co]):
                 self.open_early(index, guess, max_iter=budget)
 
     def _share(self, index: int) -> float:
-        return 1 / self.n_streams if self._shares is None else float(self._shares[index])
+        """Return the weight of a stream, as a share of the sum of all."""
+        if self.weights is None:
+            return 1 / self.n_streams
+        scale, total = self._total
+        return max(float(self.weights[index]) * scale / total, sys.float_info.min)
+
+    def _total_weight(self) -> tuple[float, float]:
+        """Return what weights are multiplied by, and their sum then."""
+        if self.weights is None:
+            return 1.0, float(self.n_streams)
+        factor = scale(self.weights)
+        return factor, float((self.weights if factor == 1 else self.weights * factor).sum())
 
     def _reweigh(self) -> None:
         """Activate by other weights from now on; active streams are drawn as before."""
@@ -248,10 +259,10 @@ class StochasticMux(WeightedMux[T_co]):
         if self._tree is None:
             self._tree = SumTree(self.n_active)
             for slot, assigned in enumerate(self._assigned):
-                self._tree.set(slot, self._share(assigned[1]) if assigned else 0.0)
+                self._tree.set(slot, 1 / self.n_streams if assigned else 0.0)
             self._draws.sampler = self._tree
             self._draws.remap()
-        self._shares = _shares(self.weights)
+        self._total = self._total_weight()
 
 
 class _Scout:
@@ -280,13 +291,3 @@ class _Scout:
             if taken[0] > position:
                 self._guesses.append(taken)
                 yield (*taken, self._budgets.at(taken[0], 0.0))
-
-
-def _shares(weights: Floats | None) -> Floats | None:
-    """Return weights that add up to 1, all positive ones large enough to be drawn."""
-    if weights is None:
-        return None
-    small = scaled(weights)
-    tiny = np.where(weights > 0, np.finfo(np.float64).tiny, 0)
-    shares: Floats = np.maximum(small / small.sum(), tiny)
-    return shares
