@@ -16,7 +16,6 @@ import json
 import sys
 import time
 
-
 MUXES = {
     # name: (class, keyword arguments, takes weights)
     "ShuffledMux": ("ShuffledMux", {}, True),
@@ -65,11 +64,11 @@ def measure_case(case: dict) -> dict:
     count, best = 200, []
     deadline = time.perf_counter() + seconds
     steps = range(count)
-    for _ in zip(steps, stream):  # warm-up
+    for _ in zip(steps, stream, strict=False):  # warm-up
         pass
     while time.perf_counter() < deadline or len(best) < 3:
         started = time.perf_counter()
-        for _ in zip(steps, stream):
+        for _ in zip(steps, stream, strict=False):
             pass
         elapsed = time.perf_counter() - started
         best.append(elapsed / count)
@@ -119,7 +118,9 @@ def main() -> None:
     ]
     columns = ["mux", "streams", "weights", "rate", "µs/sample", "min", "max", "first sample, ms",
                "bytes/stream", "peer µs/sample", "peer first, ms", "times faster"]  # fmt: skip
-    rows = [["bare generator", 1, "", "", f"{1e6 * harness.median(r['sample'] for r in bare):.3f}"] + [""] * 7]
+    rows = [
+        ["bare generator", 1, "", "", f"{1e6 * harness.median(r['sample'] for r in bare):.3f}"] + [""] * 7
+    ]
     for case in cases:
         ours, theirs = [], []
         for _ in range(repetitions):

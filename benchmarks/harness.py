@@ -46,9 +46,9 @@ def median(values: Iterable[float]) -> float:
 
 
 def spread(values: Sequence[float], form: str = "{:.3g}") -> str:
-    """Return ``median (min–max)``."""
+    """Return ``median (min-max)``."""
     numbers = [form.format(value) for value in (median(values), min(values), max(values))]
-    return "{} ({}–{})".format(*numbers)
+    return "{} ({}-{})".format(*numbers)
 
 
 def machine() -> str:

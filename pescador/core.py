@@ -40,13 +40,26 @@ class Opener(Protocol):
         """
         ...
 
+    def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Open a stream that will probably be needed: it may get ready, but produces next to nothing."""
+        ...
+
+    def claim(self, stream: Any) -> None:
+        """Let a stream that was opened early produce as much as any."""
+        ...
+
     def spread(self, n: int) -> Opener:
         """Return the opener for a mux that has `n` streams open at a time, below the one that asks."""
         ...
 
     @property
+    def is_background(self) -> bool:
+        """Whether streams run in the background as soon as they are opened."""
+        ...
+
+    @property
     def ahead(self) -> int:
-        """How many activations a mux may open before it needs them; 0 if none runs in the background."""
+        """How many activations a mux may open before it needs them."""
         ...
 
 
@@ -54,10 +67,17 @@ class _HereOpener:
     """Opens streams in this process, when they are needed."""
 
     __slots__ = ()
+    is_background = False
     ahead = 0
 
     def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
         return streamer.open(Context(seed, self), max_iter)
+
+    def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        return self.open(streamer, seed, max_iter)
+
+    def claim(self, stream: Any) -> None:
+        pass
 
     def spread(self, n: int) -> Opener:  # noqa: ARG002  # it is all the same here
         return self

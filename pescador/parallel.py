@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, TypeVar, cast
 
 from . import backends
@@ -228,6 +228,19 @@ class _PoolOpener:
         if isinstance(_root(streamer), BaseMux) and not isinstance(streamer, ParallelStreamer):
             return streamer.open(Context(seed, self), max_iter)
         return self._pool.open(streamer, seed, max_iter, self._prefetch)
+
+    def open_early(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
+        """Open a stream that produces its first item, and then waits to be needed."""
+        if isinstance(_root(streamer), BaseMux):
+            return self.open(streamer, seed, max_iter)  # it opens nothing before it is drawn from
+        return self._pool.open(streamer, seed, max_iter, 1)
+
+    def claim(self, stream: Any) -> None:
+        """Let a stream that was opened early run ahead as far as any."""
+        if not isinstance(stream, GeneratorType):  # as a mux is
+            stream.allow(self._prefetch)
+
+    is_background = True
 
     def spread(self, n: int) -> _PoolOpener:
         """Return the opener of a mux with `n` streams, which share what may be prefetched."""

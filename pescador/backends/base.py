@@ -38,6 +38,10 @@ class Stream(Protocol[T_co]):
         """Return the next item; raise what the stream raised, or WorkerError if its worker died."""
         ...
 
+    def allow(self, prefetch: int | None) -> None:
+        """Let the stream run ahead by so many items, if those are more than it was opened with."""
+        ...
+
     def close(self) -> None:
         """Close the stream where it runs, and drop what it produced ahead."""
         ...

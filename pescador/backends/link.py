@@ -74,14 +74,10 @@ class Link:
             If the other side is gone.
         """
         flags = _CLOSE_ON_EXEC if block else _CLOSE_ON_EXEC | socket.MSG_DONTWAIT
-        while True:
-            try:
-                message, ancillary, _, _ = self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, flags)
-                break
-            except BlockingIOError:
-                return None
-            except ConnectionError:  # told once, when it went without having read all; now comes what it sent
-                continue
+        try:
+            message, ancillary = self._receive(flags)
+        except BlockingIOError:
+            return None
         if not message:
             raise EOFError
         descriptors: list[int] = []
@@ -95,6 +91,13 @@ class Link:
                 file.seek(0)
                 message = file.read()
         return message, descriptors
+
+    def _receive(self, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+        while True:
+            try:
+                return self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, flags)[:2]
+            except ConnectionError:  # told once, when it went without having read all; now comes what it sent
+                continue
 
     def wait(self, writable: bool = False) -> bool:
         """Wait until a message is there, or (`writable`) one can be sent; return whether one is there."""

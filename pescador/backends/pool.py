@@ -118,14 +118,21 @@ class Channel(Generic[T]):
         if taken and not self._closed:
             self._worker.command("credit", self.number, taken)
 
+    def allow(self, prefetch: int | None) -> None:
+        """Let the stream be ahead by so many items, if those are more than now; None leaves it to us."""
+        self.adapts = prefetch is None
+        self._enlarge(DEFAULT_WINDOW if prefetch is None else prefetch)
+
     def widen(self, item_bytes: int) -> None:
         """Enlarge the window for items of this size, if it was left to us."""
         if self.adapts:
             self.adapts = False
-            window = min(MAX_WINDOW, WINDOW_BYTES // max(item_bytes, 1))
-            if window > self._window:
-                extra, self._window = window - self._window, window
-                self._worker.command("credit", self.number, extra)
+            self._enlarge(min(MAX_WINDOW, WINDOW_BYTES // max(item_bytes, 1)))
+
+    def _enlarge(self, window: int) -> None:
+        if window > self._window and not self._closed:
+            extra, self._window = window - self._window, window
+            self._worker.command("credit", self.number, extra)
 
     def _finish(self) -> None:
         self._closed = True

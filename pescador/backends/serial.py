@@ -49,7 +49,7 @@ class _SerialPool(Pool):
 
 class _SerialStream(Generic[T]):
     def __init__(self, items: Generator[T, None, None]) -> None:
-        self._items = items
+        self._items: Any = items  # a generator; its type does not know of its frame
         self._was_ended = False
 
     def __iter__(self) -> Iterator[T]:
@@ -59,13 +59,17 @@ class _SerialStream(Generic[T]):
         if self._was_ended:
             self._items.close()
             raise PescadorError("the ParallelStreamer was closed while this stream was open")
-        return next(self._items)
+        item: T = next(self._items)
+        return item
 
     def end(self) -> None:
         """Close the stream because its pool is closed; if it was open, it raises."""
         self._was_ended = self._items.gi_frame is not None
         if not self._items.gi_running:  # in another thread; there it is closed when it is asked for more
             self.close()
+
+    def allow(self, prefetch: int | None) -> None:
+        """Nothing runs ahead here."""
 
     def close(self) -> None:
         self._items.close()

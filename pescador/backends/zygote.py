@@ -53,9 +53,9 @@ def main(descriptor: int) -> None:
                     close_all(descriptors)
             else:
                 answer = _reap(int(argument))
-            with contextlib.closing(Link(socket.socket(fileno=answers))) as asker:
-                with contextlib.suppress(OSError):  # it no longer wants to know
-                    asker.send(answer.encode())
+            asker = Link(socket.socket(fileno=answers))
+            with contextlib.closing(asker), contextlib.suppress(OSError):  # it no longer wants to know
+                asker.send(answer.encode())
 
 
 def _fork(link: Link, consumer: int | None, answers: int, descriptors: list[int]) -> int:

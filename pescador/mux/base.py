@@ -128,20 +128,27 @@ class BaseMux(Streamer[T_co]):
         if self._early:
             known, stream = self._early.pop(key, (None, None))
             if known == (index, max_iter):
+                self._opener.claim(stream)
                 return cast("Iterator[T_co]", stream)
             if stream is not None:  # the guess was wrong
                 stream.close()
         return self._open(self.streamers[index], *key, max_iter=max_iter)
 
-    def open_early(self, index: int, *key: int, max_iter: int | None = None) -> None:
-        """Open a stream that :meth:`open_stream` will probably be asked for soon.
+    def open_early(self, index: int, *key: int, max_iter: int | None = None, active: bool = False) -> None:
+        """Open a stream that :meth:`open_stream` will probably be asked for.
 
-        Only where streams run in the background: there it starts to produce. A wrong guess costs a
-        worker some time, and changes nothing else.
+        Only where streams run in the background. One that is `active` (in the working set, but not drawn
+        from yet) produces as much as any; another one just gets ready. A wrong guess costs a worker
+        some time, and changes nothing else.
         """
-        if self._opener.ahead and key not in self._early:
-            stream = self._open(self.streamers[index], *key, max_iter=max_iter)
+        if not self._opener.is_background:
+            return
+        if key not in self._early:
+            open_stream = self._opener.open if active else self._opener.open_early
+            stream = open_stream(self.streamers[index], self._seed.child(seeding.STREAM, *key), max_iter)
             self._early[key] = (index, max_iter), stream
+        elif active:
+            self._opener.claim(self._early[key][1])
 
     def _open(self, streamer: Streamer[T_co], *key: int, max_iter: int | None = None) -> Iterator[T_co]:
         return self._opener.open(streamer, self._seed.child(seeding.STREAM, *key), max_iter)

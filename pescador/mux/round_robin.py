@@ -62,9 +62,9 @@ class RoundRobinMux(BaseMux[T_co]):
     def _cycle_through(self, order: Iterable[int], epoch: int) -> Iterator[T_co]:
         """Run all streams to their end; each is opened at its first turn."""
         streams: list[Iterator[T_co] | None] = [UNOPENED] * self.n_streams
-        if self._opener.ahead:
+        if self._opener.is_background:
             for index in order:
-                self.open_early(index, index, epoch)
+                self.open_early(index, index, epoch, active=True)
         with self.closing(streams):
             while order:
                 ended = False

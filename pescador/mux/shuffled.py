@@ -44,10 +44,10 @@ class ShuffledMux(WeightedMux[T_co]):
         self._openings: dict[int, int] = {}  # of each stream that was opened
         self._empty: list[int] = []
         streams = self._streams
-        if self._opener.ahead:
+        if self._opener.is_background:
             for index in range(self.n_streams):
                 if self.weights is None or self.weights[index]:
-                    self.open_early(index, index, 0)
+                    self.open_early(index, index, 0, active=True)
         with self._running(), self.closing(streams):
             for index in self._draws.slots:
                 try:

@@ -230,7 +230,8 @@ class StochasticMux(WeightedMux[T_co]):
         share = self._tree.share(slot) if self._tree else 1 / self.n_active
         budget = self._budgets.at(position, share)
         self._assigned[slot] = position, index, budget
-        self.open_early(index, position, max_iter=budget)
+        if self._opener.is_background:
+            self.open_early(index, position, max_iter=budget, active=True)
         if self._scout is not None:
             for guess, index, budget in self._scout.guess(position, self._excluded()):
                 self.open_early(index, guess, max_iter=budget)

@@ -294,7 +294,7 @@ def test_nothing_is_left_when_a_parallel_streamer_with_open_iterators_ends(kind,
     if pid is not None:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    del items
+    stream = items = None  # the inner one, too, where it is in this process
     assert (tmp_path / "log").read_text() == "closed\n"
 
 

@@ -1,0 +1,483 @@
+"""Laws 1, 2, 4, 6 and 7 on every backend: items arrive as they are, in order, and the transport stays bounded.
+
+Law 2 for more than one worker is in test_laws_workers.py. PESCADOR_LAW_EXAMPLES sets the number of examples.
+"""
+
+import itertools
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import pescador
+from pescador import ChainMux, ParallelStreamer, Streamer
+from pescador.backends import segment
+
+from ..kinds import every_backend, every_background, every_kind, process_backends
+from .test_laws_serial import leaves, muxes, trees
+
+EXAMPLES = int(os.environ.get("PESCADOR_LAW_EXAMPLES", 0))
+
+# Law 1: transparency
+
+
+@dataclass
+class Sample:
+    name: str
+    x: object
+
+
+class Tagged(np.ndarray):
+    """A subclass with an attribute of its own, which it pickles."""
+
+    tag = None
+
+    def __array_finalize__(self, other):
+        self.tag = getattr(other, "tag", None)
+
+    def __reduce__(self):
+        function, arguments, state = super().__reduce__()
+        return function, arguments, (state, self.tag)
+
+    def __setstate__(self, state):
+        super().__setstate__(state[0])
+        self.tag = state[1]
+
+
+DTYPES = st.sampled_from(
+    [
+        np.dtype(text)
+        for text in ["?", "b1", "i1", "u1", "i2", "u4", "i8", "f2", "f4", "f8", "g", "c8", "c16", "G", ">i4", ">f8", ">c8", "<u2", "S0", "S5", "U0", "U3", ">U2", "V7", "M8[D]", "M8[ns]", ">M8[s]", "m8[us]", "l", "q"]
+    ]
+    + [
+        np.dtype([("a", "i4"), ("b", ">f8", (2, 3))]),
+        np.dtype([("a", "u1"), ("b", "f8")], align=True),
+        np.dtype({"names": ["x", "y"], "formats": ["i2", "U2"], "offsets": [4, 10], "itemsize": 24}),
+        np.dtype([("t", "M8[s]"), ("inner", [("z", "c16")])]),
+        np.dtype([("a", "i4"), ("o", "O")]),
+        np.dtype("O"),
+    ]
+)
+SHAPES = st.one_of(
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+    st.sampled_from([(5000,), (70, 70), (3, 0, 2), (20_000,)]),
+)
+
+
+def fill(dtype, shape, seed):
+    """Return an array of any dtype that holds anything, NaN and NaT included."""
+    if dtype.hasobject:
+        array = np.empty(shape, dtype)
+        for i, index in enumerate(np.ndindex(*shape)):
+            array[index] = [i, "text", None, (1, [2])][i % 4] if dtype.names is None else (i, {"i": i})
+        return array
+    n_bytes = dtype.itemsize * int(np.prod(shape, dtype=int))
+    data = np.random.default_rng(seed).integers(0, 128, n_bytes, np.uint8)
+    if dtype.kind == "U" or dtype.names is not None or dtype.kind == "b":
+        data %= 2  # valid characters and booleans
+        if dtype.kind == "U" or dtype.names is not None:
+            data[:] = 0
+    return np.ndarray(shape, dtype, data.tobytes() or b"\0").copy()
+
+
+def arrange(array, how, seed):
+    """Return an array that lies in memory in another way."""
+    if how == "F":
+        return np.asfortranarray(array)
+    if how == "strided" and array.ndim:
+        return np.repeat(array, 2, axis=0)[::2]
+    if how == "reversed" and array.ndim:
+        return array[::-1]
+    if how == "transposed":
+        return array.T
+    if how == "broadcast" and not array.dtype.hasobject:
+        return np.broadcast_to(array, (2, *array.shape))
+    if how == "unaligned" and not array.dtype.hasobject and array.nbytes:
+        memory = np.empty(array.nbytes + 1, np.uint8)
+        shifted = np.ndarray(array.shape, array.dtype, memory, 1)
+        shifted[...] = array
+        return shifted
+    if how == "readonly":
+        array.flags.writeable = False
+    if how == "masked" and array.dtype.kind in "iuf":
+        return np.ma.masked_array(array, np.zeros(array.shape, bool), fill_value=7)
+    if how == "tagged":
+        array = array.view(Tagged)
+        array.tag = seed
+    return array
+
+
+HOWS = st.sampled_from(
+    ["plain", "plain", "F", "strided", "reversed", "transposed", "broadcast", "unaligned", "readonly", "masked", "tagged"]
+)
+arrays = st.builds(
+    lambda dtype, shape, how, seed: arrange(fill(dtype, shape, seed), how, seed),
+    DTYPES,
+    SHAPES,
+    HOWS,
+    st.integers(0, 999),
+)
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**30), 10**30),
+    st.floats(allow_nan=False),
+    st.text(max_size=5),
+    st.binary(max_size=5),
+    st.sampled_from(
+        [
+            np.float32(1.5),
+            np.int64(-3),
+            np.longlong(4),
+            np.bool_(True),
+            np.complex128(1j),
+            np.datetime64("2020-01-01"),
+            np.datetime64("2020-01-01T00:00:01"),
+            np.timedelta64(3, "h"),
+            np.str_("s"),
+            np.bytes_(b"s"),
+            np.longdouble(3),
+        ]
+    ),
+    st.integers(0, 40_000).map(bytearray),
+)
+keys = st.text(max_size=3)
+items = st.recursive(
+    arrays | scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(keys | st.integers(), inner, max_size=3),
+        st.builds(Sample, st.text(max_size=3), inner),
+    ),
+    max_leaves=4,
+)
+samples = st.dictionaries(keys, arrays | scalars, min_size=1, max_size=4)
+streams = st.lists(st.one_of(items, samples, samples), max_size=5)
+
+
+def assert_same(got, sent):
+    """Compare in every respect."""
+    assert type(got) is type(sent)
+    if isinstance(sent, np.ma.MaskedArray):
+        assert got.fill_value == sent.fill_value
+        assert_same(np.asarray(got), np.asarray(sent))
+        assert_same(np.ma.getmaskarray(got), np.ma.getmaskarray(sent))
+    elif isinstance(sent, np.ndarray):
+        assert_same_array(got, sent)
+    elif isinstance(sent, np.generic):
+        assert (got.dtype, got.dtype.char) == (sent.dtype, sent.dtype.char)
+        assert got == sent
+    elif isinstance(sent, dict):
+        assert list(got) == list(sent)
+        for key in sent:
+            assert_same(got[key], sent[key])
+    elif isinstance(sent, list | tuple):
+        assert len(got) == len(sent)
+        for one, other in zip(got, sent, strict=True):
+            assert_same(one, other)
+    elif isinstance(sent, Sample):
+        assert_same((got.name, got.x), (sent.name, sent.x))
+    else:
+        assert got == sent
+
+
+def assert_same_array(got, sent):
+    assert got.dtype == sent.dtype
+    assert got.dtype.str == sent.dtype.str
+    assert got.dtype.isalignedstruct == sent.dtype.isalignedstruct
+    assert got.shape == sent.shape
+    if sent.flags.c_contiguous or sent.flags.f_contiguous:
+        assert got.flags.c_contiguous == sent.flags.c_contiguous
+        assert got.flags.f_contiguous == sent.flags.f_contiguous
+    if sent.dtype.hasobject:
+        assert_same(got.tolist(), sent.tolist())
+    else:
+        assert got.tobytes() == sent.tobytes()
+    if isinstance(sent, Tagged):
+        assert got.tag == sent.tag
+
+
+def arrays_in(item):
+    """Yield all arrays of an item."""
+    if isinstance(item, np.ndarray):
+        yield item
+        if item.dtype == object:
+            yield from arrays_in(item.ravel().tolist())
+    elif isinstance(item, dict):
+        yield from arrays_in(list(item.values()))
+    elif isinstance(item, list | tuple):
+        for entry in item:
+            yield from arrays_in(entry)
+    elif isinstance(item, Sample):
+        yield from arrays_in(item.x)
+
+
+def assert_all_writeable_and_apart(delivered):
+    """Writing to an array touches no other: each is filled with something else, and still holds it at the end."""
+    plain = [array for array in arrays_in(delivered) if not array.dtype.hasobject and array.nbytes]
+    for array in plain:
+        assert array.flags.writeable
+        assert array.flags.aligned
+    written = [(array, np.asarray(array).view(np.ndarray)) for array in plain]
+    contents = []
+    for number, (_, array) in enumerate(written):
+        array[...] = np.ndarray((), array.dtype, np.full(array.dtype.itemsize, number % 2, np.uint8).tobytes())
+        contents.append(array.tobytes())
+    for (_, array), content in zip(written, contents, strict=True):
+        assert array.tobytes() == content
+
+
+@pytest.fixture(params=["serial", "thread", "shm", "zmq", "shm ring"])
+def pool(request):
+    """Give a function that runs streams on one pool, which is opened once."""
+    backend, _, ring = request.param.partition(" ")
+    options = {"ring_bytes": 1 << 18} if ring else {}
+    with ParallelStreamer([], backend, **options) as first:
+
+        def parallel(stream, prefetch=None):
+            other = ParallelStreamer(stream, backend, prefetch=prefetch, **options)
+            other._pool = first._pool
+            return other
+
+        parallel.copies = backend in ("shm", "zmq")
+        yield parallel
+
+
+def test_items_arrive_as_they_are(pool):
+    @settings(max_examples=EXAMPLES or 150)
+    @given(streams)
+    def arrive(sent):
+        delivered = list(pool(Streamer(sent)))
+        assert_same(delivered, sent)
+        if pool.copies:
+            assert_all_writeable_and_apart(delivered)
+            assert_same(list(pool(Streamer(sent))), sent)  # what the worker has is untouched
+
+    arrive()
+
+
+def test_memory_maps_arrive_equal(pool, tmp_path):
+    path = tmp_path / "array.npy"
+    np.save(path, np.arange(30_000.0))
+    sent = [{"x": np.load(path, mmap_mode="r")[10:20]}, {"x": np.load(path, mmap_mode="r")}]
+    for got, item in zip(list(pool(Streamer(sent))), sent, strict=True):
+        assert type(got["x"]) is np.memmap
+        np.testing.assert_array_equal(got["x"], item["x"])
+
+
+def test_items_that_all_look_different_arrive(pool):
+    sent = [{"x": np.zeros(i % 1500), f"k{i}": np.full(2, i)} for i in range(1500)]
+    assert_same(list(pool(Streamer(sent))), sent)
+
+
+def test_dtypes_made_for_each_item_are_not_mistaken_for_each_other(pool):
+    units = ["s", "D", "ms", "h", "us"]
+    sent = [
+        {"a": np.datetime64(i, units[i % 5]), "b": np.array([i], f"M8[{units[i % 3]}]"), "c": np.zeros(1, "f4,i4")}
+        for i in range(2000)
+    ]
+    assert_same(list(pool(Streamer(sent))), sent)
+
+
+def test_a_dtype_with_thousands_of_fields_arrives(pool):
+    dtype = np.dtype([(f"a field with a long name, number {i}", "f4") for i in range(3000)])
+    sent = [{"x": np.zeros(2, dtype)}] * 2
+    assert_same(list(pool(Streamer(sent))), sent)
+
+
+# Laws 2 and 6: parallel equals sequential, one seed fixes everything
+
+rooted = st.builds(lambda tree: ChainMux([tree], random_state=0), st.one_of(trees, muxes(muxes(leaves) | leaves)))
+
+
+def test_parallel_equals_sequential(pool):
+    @settings(max_examples=EXAMPLES or 40)
+    @given(rooted, st.sampled_from([None, 1, 2, 3, 1000]), st.sampled_from([None, 0, 1, 2, 16, 80]))
+    def same(tree, prefetch, max_iter):
+        n = 80 if max_iter is None else max_iter
+        assert list(pool(tree, prefetch).iterate(n)) == list(tree.iterate(n))
+        assert list(itertools.islice(pool(tree, prefetch), n)) == list(itertools.islice(tree, n))
+        assert list(pool(tree, prefetch).cycle(n)) == list(tree.cycle(n))
+
+    same()
+
+
+def noisy(n, rng):
+    for _ in range(n):
+        yield rng.random(3).tolist()
+
+
+@every_kind
+def test_one_seed_gives_the_same_everywhere(kind):
+    tree = pescador.StochasticMux(
+        [pescador.ShuffledMux([Streamer(noisy, 5, pescador.RNG)] * 3), Streamer(noisy, 9, rng=pescador.RNG)],
+        2,
+        3,
+        random_state=5,
+    )
+    expected = list(tree(200))
+    for prefetch in (1, None):
+        with ParallelStreamer(tree, prefetch=prefetch, **kind) as stream:
+            assert list(stream(200)) == expected
+            assert list(stream(200)) == expected
+            assert list(stream.cycle(200)) == list(tree.cycle(200))
+
+
+# Law 4: bounded
+
+
+def records(n, size):
+    for i in range(n):
+        yield {"x": np.full(size, i, float)}
+
+
+def rss_of_shared_memory():
+    """Return bytes of shared memory that this process has mapped."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssShmem"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
+def test_the_ring_does_not_grow_with_what_the_consumer_keeps():
+    size = 1 << 13  # items of 64 KiB
+    before = rss_of_shared_memory()
+    with ParallelStreamer(Streamer(records, 200, size), ring_bytes=4 * 8 * size, prefetch=1) as stream:
+        kept = []
+        for item in stream:
+            kept.append(item)
+            # The ring, and records of their own that it had no room for while both sides waited.
+            assert rss_of_shared_memory() - before <= 8 * 8 * size
+    assert [item["x"][0] for item in kept] == list(range(200))
+    assert all((item["x"] == i).all() for i, item in enumerate(kept))
+
+
+@process_backends
+@pytest.mark.parametrize("n_kept", [0, 1, 3, 5, 1000])
+@pytest.mark.parametrize("prefetch", [1, None])
+def test_holding_any_number_of_records_never_deadlocks_nor_overwrites(backend, n_kept, prefetch):
+    size = 5000
+    options = {"ring_bytes": 4 * (8 * size + 64)} if backend == "shm" else {}
+    kept = []
+    with ParallelStreamer(Streamer(records, 60, size), backend, prefetch=prefetch, **options) as stream:
+        for i, item in enumerate(stream):
+            kept.append((i, item["x"][1:]))
+            del kept[: len(kept) - n_kept]
+            assert all((array == number).all() for number, array in kept)
+    assert all((array == number).all() for number, array in kept)  # also when the worker is gone
+
+
+def test_records_larger_than_the_ring_arrive():
+    with ParallelStreamer(Streamer(records, 5, 1 << 16), ring_bytes=1 << 16) as stream:
+        assert [item["x"].sum() for item in stream] == [i << 16 for i in range(5)]
+
+
+def test_rings_of_changing_sizes_serve_one_stream():
+    def growing():
+        for i in range(60):
+            yield {"x": np.full(1 << (i % 20), i, np.uint8 if i % 2 else float)}
+
+    with ParallelStreamer(Streamer(growing)) as stream:
+        assert_same(list(stream), list(Streamer(growing)))
+
+
+# Law 7: lazy
+
+
+class Counted:
+    """A source that writes a byte for each draw to a pipe, and waits where it is told to."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self):
+        with open(self.path, "wb", buffering=0) as file:
+            for i in itertools.count():
+                file.write(b".")
+                yield i
+
+
+@pytest.fixture
+def draws(tmp_path):
+    """Give a source, and a function that returns all its draws when it has been closed."""
+    path = str(tmp_path / "draws")
+    os.mkfifo(path)
+    counts = []
+    reader = threading.Thread(target=lambda: counts.append(len(Path(path).read_bytes())))
+    reader.start()
+
+    def total():
+        reader.join(30)
+        return counts[0]
+
+    return Streamer(Counted(path)), total
+
+
+@every_backend
+def test_iterate_draws_exactly_what_was_asked_for(backend, draws):
+    source, total = draws
+    with ParallelStreamer(source, backend) as stream:
+        assert list(stream.iterate(3)) == [0, 1, 2]
+        assert total() == 3
+
+
+@every_background
+@pytest.mark.parametrize("prefetch", [1, 4])
+def test_workers_run_ahead_by_at_most_prefetch(backend, prefetch, draws):
+    source, total = draws
+    with ParallelStreamer(source, backend, prefetch=prefetch) as stream:
+        taken = [item for item, _ in zip(stream, range(10), strict=False)]
+        assert taken == list(range(10))
+        assert 10 <= total() <= 11 + prefetch
+
+
+@every_kind
+def test_nothing_starts_before_the_first_item(kind, tmp_path):
+    def opens(path):
+        open(path, "w").close()
+        yield 1
+
+    path = tmp_path / "opened"
+    with ParallelStreamer(Streamer(opens, str(path)), **kind) as stream:
+        items = stream.iterate()
+        assert not path.exists()
+        assert stream.stats()["workers"] == []
+        assert next(items) == 1
+        assert path.exists()
+        items.close()
+
+
+@process_backends
+def test_an_item_reaches_a_waiting_consumer_while_its_generator_is_blocked(backend):
+    """Whenever that is blocked, and however early the consumer waits."""
+
+    def paced(path):
+        for i in range(20):
+            if i % 3 == 2:
+                with open(path) as file:
+                    assert file.read() == str(i)
+            yield i
+
+    path = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"pescador-test-{os.getpid()}-{backend}")
+    os.mkfifo(path)
+    try:
+        with ParallelStreamer(Streamer(paced, path), backend) as stream:
+            for i, item in enumerate(stream):
+                assert item == i
+                if (i + 1) % 3 == 2 and i + 1 < 20:  # the generator goes on only after this
+                    with open(path, "w") as file:
+                        file.write(str(i + 1))
+    finally:
+        os.unlink(path)
+
+
+def test_segments_have_no_name_while_they_are_used():
+    with ParallelStreamer(Streamer(records, 5, 1 << 16)) as stream:
+        for _ in stream:
+            assert not [name for name in os.listdir(segment.FOLDER) if f"-{os.getpid()}-" in name]
