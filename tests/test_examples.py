@@ -57,7 +57,10 @@ def test_example_runs(script, tmp_path):
     assert "Traceback" not in done.stderr, done.stderr
     assert not list(tmp_path.iterdir()), "it left files in the working directory"
     if done.stdout.startswith("skipped: "):
-        pytest.skip(done.stdout.strip().removeprefix("skipped: "))
+        reason = done.stdout.strip().removeprefix("skipped: ")
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason}, which CI should have installed")
+        pytest.skip(reason)
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
