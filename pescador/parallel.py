@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
+from inspect import signature
 from types import GeneratorType, TracebackType
 from typing import Any, TypeVar, cast
 
@@ -125,7 +126,7 @@ class ParallelStreamer(Streamer[T_co]):
         try:
             seed = cast("Context", active._context).seed()
             source = cast("Streamer[T_co]", self.streamer)
-            pool = self._pool.get()
+            pool = self._pool.get(seed)
             if self.n_workers == 1:
                 stream: Iterator[T_co] = pool.open(source, seed, max_iter, self.prefetch)
             else:
@@ -270,15 +271,20 @@ class _PoolKeeper:
         self._finalizer: Any = None
         kind = backends.get(backend)
         try:
+            signature(kind).bind(**options)  # its error names the option, also of a class that takes none
             self._backend = kind(**options)
         except TypeError as error:
-            raise ParameterError(f"options of backend {backend!r}: {error}") from None
+            raise ParameterError(f"options of backend {backend!r}: {error}") from error
 
     def __reduce__(self) -> tuple[type[_PoolKeeper], tuple[Any, ...]]:
         return _PoolKeeper, self._recipe
 
-    def get(self) -> Pool:
-        """Return the pool, opening it if there is none that can be used."""
+    def get(self, seed: Seed) -> Pool:
+        """Return the pool; if there is none that can be used, open one whose workers `seed` governs.
+
+        It is the seed of the stream that comes first, for a seed of its own would be one more drawn from
+        NumPy's global state than the same stream draws without workers.
+        """
         if self._pid != os.getpid():
             # This process was forked from the one whose pool it is. Nothing of it is touched here.
             self._lock = threading.Lock()
@@ -290,7 +296,7 @@ class _PoolKeeper:
                 self._pool = None
             if self._pool is None:
                 _, n_workers, timeout, _ = self._recipe
-                self._pool = self._backend.open(n_workers, timeout=timeout, seed=Seed())
+                self._pool = self._backend.open(n_workers, timeout=timeout, seed=seed)
                 self._finalizer = weakref.finalize(self, _close, self._pool, self._pid)
             return self._pool
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from .core import Streamer
 from .exceptions import PescadorError, WorkerError
-from .mux import ChainMux, RoundRobinMux, ShuffledMux
+from .mux import BaseMux, ChainMux, RoundRobinMux, ShuffledMux
 from .parallel import ParallelStreamer
 from .seeding import RNG
 
@@ -45,8 +45,8 @@ class Tagged(np.ndarray):
     """A subclass of arrays."""
 
 
-class _Oops(Exception):
-    """An exception of the user's, with an attribute of its own."""
+class _PlannedError(Exception):
+    """An exception of a source, with an attribute of its own."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text, code)
@@ -124,12 +124,13 @@ def _noise(n: int, rng: np.random.Generator) -> Generator[int, None, None]:
 
 def _raising(n: int) -> Generator[int, None, None]:
     yield from range(n)
-    raise _Oops("on purpose", code=n)
+    raise _PlannedError("on purpose", code=n)
 
 
-def _blocked() -> Generator[int, None, None]:
+def _blocked_elsewhere(pid: int) -> Generator[int, None, None]:
     yield 0
-    threading.Event().wait()  # until the process is killed
+    if os.getpid() != pid:
+        threading.Event().wait()  # until the process is killed
 
 
 def _recorded(n: int, folder: str) -> Generator[int, None, None]:
@@ -304,10 +305,10 @@ class BackendConformance:
             try:
                 for item in stream:
                     got.append(item)
-            except _Oops as caught:
+            except _PlannedError as caught:
                 error = caught
             assert got == list(range(5))
-            assert isinstance(error, _Oops)
+            assert isinstance(error, _PlannedError)
             assert (error.args, error.code) == (("on purpose", 5), 5)
             assert "_raising" in "".join(traceback.format_exception(error))
             del error
@@ -319,7 +320,7 @@ class BackendConformance:
         with self.parallel(Streamer(_raising, 3)) as stream:
             for _ in range(3):
                 assert list(stream.iterate(3)) == [0, 1, 2]
-                with pytest.raises(_Oops):
+                with pytest.raises(_PlannedError):
                     list(stream)
 
     def test_an_open_stream_raises_when_its_pool_is_closed(self) -> None:
@@ -349,7 +350,7 @@ class BackendConformance:
         """A worker process that is killed raises WorkerError, and is replaced for the next iteration."""
         import pytest
 
-        with self.parallel(Streamer(_blocked)) as stream:
+        with self.parallel(Streamer(_blocked_elsewhere, os.getpid())) as stream:
             items = iter(stream)
             assert next(items) == 0
             pid = stream.stats()["workers"][0]["pid"]
@@ -372,7 +373,7 @@ class BackendConformance:
     def test_several_iterators_may_be_open_at_once(self) -> None:
         """Iterators of one pool do not disturb each other."""
         with self.parallel(Streamer(_numbers, 100), prefetch=3) as stream:
-            iterators = [iter(stream) for _ in range(5)]
+            iterators = [stream.iterate() for _ in range(5)]
             for i in range(50):
                 assert [next(items) for items in iterators] == [i] * 5
             first, *others = iterators
@@ -410,7 +411,7 @@ class BackendConformance:
             assert list(stream.iterate(n)) == list(range(10 if n is None else n))
             stream.close()
             stream.close()
-        items = iter(stream)
+        items = stream.iterate()
         next(items)
         stream.close()
         items.close()
@@ -428,7 +429,11 @@ class BackendConformance:
     def test_a_mux_gives_what_it_gives_here(self) -> None:
         """With a seed, the items are those of the same mux without workers, for any number of them."""
         streams = [Streamer(_noise, 5 * i, RNG) for i in range(1, 6)]
-        for mux in (ShuffledMux(streams, random_state=0), RoundRobinMux(streams, random_state=1)):
+        muxes: list[BaseMux[int]] = [
+            ShuffledMux(streams, random_state=0),
+            RoundRobinMux(streams, "permuted_cycle", random_state=1),
+        ]
+        for mux in muxes:
             expected = list(mux.iterate(200))
             for n_workers in (1, 2, 3):
                 with self.parallel(mux, n_workers=n_workers, prefetch=4) as stream:
@@ -448,13 +453,14 @@ class BackendConformance:
         drawn = []
         state = np.random.get_state()  # noqa: NPY002  # it is what is tested
         try:
-            with self.parallel(Streamer(_noise, 10, RNG)) as stream:
-                for seed in (0, 0, 1):
+            source = Streamer(_noise, 10, RNG)
+            with self.parallel(source) as stream:
+                for streamer, seed in ((source, 0), (stream, 0), (stream, 0), (stream, 1)):
                     np.random.seed(seed)  # noqa: NPY002  # as above
-                    drawn.append(list(stream))
+                    drawn.append(list(streamer) + list(streamer))
         finally:
             np.random.set_state(state)  # noqa: NPY002  # as above
-        assert drawn[0] == drawn[1] != drawn[2]
+        assert drawn[0] == drawn[1] == drawn[2] != drawn[3]
 
     # Statistics
 

@@ -86,7 +86,8 @@ def get(name: str) -> type[Backend]:
                 "that have an entry point in the group 'pescador.backends'"
             )
     if isinstance(backend, str):
-        module, _, attribute = backend.partition(":")
+        place = backend
+        module, _, attribute = place.partition(":")
         try:
             backend = cast("type[Backend]", getattr(importlib.import_module(module), attribute))
         except ImportError as error:
@@ -94,6 +95,10 @@ def get(name: str) -> type[Backend]:
             raise ParameterError(
                 f"backend {name!r} needs {missing!r}, which cannot be imported ({error}); "
                 f"install it, or choose another backend"
+            ) from error
+        except AttributeError as error:
+            raise ParameterError(
+                f"backend {name!r} was registered as {place!r}, but {error}; it should be 'module:class'"
             ) from error
         _backends[name] = backend
     return backend

@@ -11,6 +11,7 @@ are views of the body, which must be writeable, aligned, and belong to this item
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 from abc import ABC, abstractmethod
@@ -196,7 +197,7 @@ class Encoder:
     def pickle(item: Any) -> tuple[Layout, Sequence[Any]]:
         """Encode an item without a schema."""
         buffers: list[pickle.PickleBuffer] = []
-        data = dump(item, buffers)
+        data = dump(item) if type(item) in _ATOMS else _dump_with_arrays(item, buffers)
         raws = [buffer.raw() for buffer in buffers]
         table = struct.pack(f"<I{1 + len(raws)}Q", 1 + len(raws), len(data), *(raw.nbytes for raw in raws))
         parts = [table, data, *raws]
@@ -264,6 +265,50 @@ def dump(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
             buffers.clear()
         data: bytes = cloudpickle.dumps(value, 5, buffer_callback=callback)
         return data
+
+
+_ATOMS = frozenset({bool, bytes, float, int, str, type(None)})
+
+
+def _dump_with_arrays(item: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
+    for kind in (_Pickler, _CloudPickler):
+        file = io.BytesIO()
+        try:
+            kind(file, 5, buffer_callback=buffers.append).dump(item)
+            break
+        except Exception:
+            if kind is _CloudPickler:
+                raise
+            buffers.clear()
+    return file.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        return _reduced(value) if type(value) is np.ndarray else NotImplemented
+
+
+class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    def reducer_override(self, value: Any) -> Any:
+        return _reduced(value) if type(value) is np.ndarray else super().reducer_override(value)
+
+
+def _reduced(array: Any) -> Any:
+    """Return how an array is made again, where NumPy's own pickle does not do.
+
+    That keeps read-only arrays read-only, copies dates twice, and makes big-endian dates and strided
+    big-endian arrays native.
+    """
+    dtype, flags = array.dtype, array.flags
+    if dtype.hasobject or (flags.writeable and flags.forc and dtype.kind not in "mM"):
+        return NotImplemented
+    order = _order(array)
+    if not array.nbytes:
+        return np.ndarray, (array.shape, dtype, None, 0, None, order)
+    if not (flags.writeable and flags.forc):
+        array = array.copy(order)
+    memory = array.reshape(-1, order=order).view(np.uint8)
+    return np.ndarray, (array.shape, dtype, pickle.PickleBuffer(memory), 0, None, order)
 
 
 def _look(item: Any) -> tuple[Any, ...] | None:

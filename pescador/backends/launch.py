@@ -186,6 +186,15 @@ class _Zygote:
                 cls.current = None
                 zygote._end()
 
+    @classmethod
+    def replace(cls, zygote: _Zygote) -> _Zygote:
+        """Give back a zygote that is dead, and return another."""
+        with cls._lock:
+            if cls.current is zygote:
+                cls.current = None
+            cls.release(zygote)
+            return cls.acquire()
+
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
@@ -230,18 +239,27 @@ class Launcher:
         descriptors = (link.socket.fileno(), bell)
         try:
             if self._zygote is not None:
-                return _Grandchild(int(self._zygote.ask("fork", descriptors)), self._zygote)
+                return self._start_from_zygote(descriptors)
             if self._method == "spawn":
                 return _spawn(descriptors)
             return _fork(descriptors)
         except (OSError, EOFError, ValueError) as error:
             raise PescadorError(
-                f"cannot start a worker process: {error or type(error).__name__}. Are there processes "
+                f"cannot start a worker process: {str(error) or type(error).__name__}. Are there processes "
                 "('ulimit -u'), file descriptors ('ulimit -n') and memory left?"
             ) from error
         finally:
             link.close()
             os.close(bell)
+
+    def _start_from_zygote(self, descriptors: tuple[int, int]) -> Process:
+        assert self._zygote is not None
+        try:
+            pid = int(self._zygote.ask("fork", descriptors))
+        except (OSError, EOFError):  # somebody killed it, and all its workers with it; the next one is fine
+            self._zygote = _Zygote.replace(self._zygote)
+            pid = int(self._zygote.ask("fork", descriptors))
+        return _Grandchild(pid, self._zygote)
 
     def close(self) -> None:
         """To be called when all workers have ended."""

@@ -189,6 +189,9 @@ class ProcessLoop(WorkerLoop):
     def close(self) -> None:
         """Drop all recipes, and with them the pools of those that run in the background themselves."""
         self._recipes.clear()
+        with self.lock:  # the listener may be about to send
+            self._clear()
+            self._sender.close()
 
     # Items
 
@@ -375,7 +378,6 @@ def main(link_descriptor: int, bell: int) -> None:
             loop.run()
         finally:
             loop.close()
-            sender.close()
     except (EOFError, BrokenPipeError, ConnectionError):
         pass  # the consumer is gone
     except BaseException:

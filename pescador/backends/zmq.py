@@ -8,7 +8,9 @@ frame, and each record that it refers to is a frame behind it.
 
 from __future__ import annotations
 
+import errno
 import hmac
+import random
 import secrets
 from functools import partial
 from typing import Any
@@ -70,20 +72,34 @@ class ZMQBackend(ProcessBackend):
         """Return what makes the two halves of the transport."""
         context = zmq.Context()
         socket = context.socket(zmq.ROUTER)
-        min_port, max_port, max_tries = self._ports
         try:
-            # the upper end of bind_to_random_port is exclusive
-            port = socket.bind_to_random_port(ADDRESS, min_port, max_port + 1, max_tries)
-        except zmq.ZMQError as error:  # ZMQBindError is one
+            port = self._bind(socket)
+        except BaseException:
             socket.close(0)
             context.term()
-            raise PescadorError(
-                f"no free port from {min_port} to {max_port} in {max_tries} tries ({error}); "
-                "widen the range (min_port, max_port) or raise max_tries"
-            ) from error
+            raise
         secret = secrets.token_bytes(32)
         options = {"address": f"{ADDRESS}:{port}", "secret": secret, "copy": self._copy}
         return ZMQSender, options, partial(ZMQReceiver, context, socket, secret)
+
+    def _bind(self, socket: zmq.Socket[Any]) -> int:
+        """Have a socket listen on a port of the range, and return that."""
+        min_port, max_port, max_tries = self._ports
+        ports = range(min_port, max_port + 1)
+        reason = ""
+        # pyzmq's bind_to_random_port would draw from the global state of `random`, which is the user's.
+        for port in random.SystemRandom().sample(ports, min(max_tries, len(ports))):
+            try:
+                socket.bind(f"{ADDRESS}:{port}")
+                return port
+            except zmq.ZMQError as error:
+                reason = str(error)
+                if error.errno not in (zmq.EADDRINUSE, errno.EACCES):
+                    break
+        raise PescadorError(
+            f"no free port from {min_port} to {max_port} in {max_tries} tries ({reason}); "
+            "widen the range (min_port, max_port) or raise max_tries"
+        )
 
 
 class ZMQSender(Sender):

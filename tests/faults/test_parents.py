@@ -5,7 +5,6 @@ import signal
 import pytest
 
 from ..kinds import (
-    BACKENDS,
     START_METHODS,
     Script,
     every_process,
@@ -69,11 +68,18 @@ sys.stdin.readline()
 
 
 @every_process
-@pytest.mark.parametrize("source", ["endless", "blocked"])
-@pytest.mark.parametrize(("way", "code"), [("interrupted", -2), ("sys.exit", 3), ("open", 0), ("nested", 0)])
-def test_an_interpreter_that_ends_takes_its_workers_along(kind, source, way, code, tmp_path):
-    if source == "blocked" and kind["start_method"] != "forkserver":
-        pytest.skip("the start method makes no difference to a worker that is terminated")
+@pytest.mark.parametrize(
+    ("way", "source", "code"),
+    [
+        ("interrupted", "endless", -2),
+        ("interrupted", "blocked", -2),
+        ("sys.exit", "endless", 3),
+        ("open", "endless", 0),
+        ("open", "blocked", 0),
+        ("nested", "blocked", 0),
+    ],
+)
+def test_an_interpreter_that_ends_takes_its_workers_along(kind, way, source, code, tmp_path):
     with run(tmp_path, kind, ENDS[way].format(source=source)) as script:
         script.wait_for("ready")
         offspring = script.offspring()
@@ -151,12 +157,10 @@ say("done")
 """
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@process_backends
 def test_a_forked_process_leaves_the_pool_of_its_parent_alone(backend, tmp_path):
     with run(tmp_path, {"backend": backend}, FORKED) as script:
         code, output, errors = script.finish()
-    if backend in ("thread", "serial"):
-        pytest.skip("nothing is shared with a forked process")
     assert (code, output, errors) == (0, "done\n", "")
 
 
@@ -287,5 +291,3 @@ assert list(ParallelStreamer(Streamer(range, 3), **options)) == [0, 1, 2]
 def test_environment_and_path_may_be_large(kind, tmp_path):
     with run(tmp_path, kind, BIG_SURROUNDINGS) as script:
         assert script.finish() == (0, "", "")
-
-

