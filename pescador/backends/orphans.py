@@ -22,6 +22,8 @@ __all__ = ["MARK", "processes", "reclaim", "reclaim_once"]
 MARK = "pescador-worker-"
 """Start of the last argument of our processes, before ``<pid>-<start time>`` of their consumer."""
 
+PATIENCE = 2.0  # seconds in which workers end with their consumer
+
 _reclaimed_by = 0
 
 
@@ -41,7 +43,8 @@ def processes() -> list[psutil.Process]:
 def reclaim(dry_run: bool = False) -> list[str]:
     """Kill orphaned workers and remove orphaned segments; return what was found, in words."""
     found = []
-    for process in processes():
+    # Most are about to end by themselves, because their consumer ended a moment ago.
+    for process in psutil.wait_procs(processes(), timeout=PATIENCE)[1]:
         found.append(f"process {process.pid}")
         if not dry_run:
             with contextlib.suppress(psutil.Error):

@@ -335,6 +335,8 @@ class ProcessLoop(WorkerLoop):
             elif self._sender.try_send(*self._pack()):
                 self._clear()
                 self._n_sent += 1
+        except OSError:  # the consumer listens no more, which the main thread will learn
+            self._clear()
         finally:
             self.lock.release()
         return True

@@ -112,6 +112,8 @@ def test_workers_of_a_killed_consumer_end_themselves(kind, source, way, tmp_path
 
 
 FORKED = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # zmq runs threads, and Python warns of forking then
 stream = ParallelStreamer(Streamer(range, 10**6), **options)
 items = iter(stream)
 first = [next(items) for _ in range(10)]
