@@ -1,9 +1,10 @@
 """In processes, everything through a ZeroMQ socket on the loopback interface.
 
 The worker introduces itself with a secret that it got from its consumer, and from then on only the
-messages of that connection are looked at: ZeroMQ marks each message with an id that it gave the
-connection, and that no peer can choose. Nothing is unpickled that anybody else sent. A message is one
-frame, and each record that it refers to is a frame behind it.
+messages of that connection are looked at: ZeroMQ marks each message with the id that it gave the
+connection (such ids begin with a zero byte; one that a peer chooses for itself may not). Nothing is
+unpickled that anybody else sent. A message is one frame, and each record that it refers to is a frame
+behind it.
 """
 
 from __future__ import annotations
@@ -71,7 +72,13 @@ class ZMQBackend(ProcessBackend):
     def transport(self, link: Link, process: Process | None) -> tuple[Any, dict[str, Any], Any]:
         """Return what makes the two halves of the transport."""
         context = zmq.Context()
-        socket = context.socket(zmq.ROUTER)
+        try:
+            socket = context.socket(zmq.ROUTER)
+        except zmq.ZMQError as error:
+            context.term()
+            raise PescadorError(
+                f"cannot open a ZeroMQ socket: {error}. Are there file descriptors left ('ulimit -n')?"
+            ) from error
         try:
             port = self._bind(socket)
         except BaseException:
