@@ -13,11 +13,14 @@ from ..kinds import (
 )
 
 PRELUDE = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 import numpy as np
 from pescador import ParallelStreamer, Streamer
 
 options = {options!r}
+
+# Where the tests run in the background of a shell, Ctrl-C is ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def endless():
     while True:
