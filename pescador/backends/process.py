@@ -136,7 +136,7 @@ def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool)
             "path": sys.path,
             "argv": sys.argv,
             "environ": dict(os.environ),
-            "folder": os.getcwd(),
+            "folder": _folder(),
             "seed": seed,
             "transport": (sender, options),
         }
@@ -149,6 +149,14 @@ def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool)
         if process is not None:
             end([process], 0)
         raise
+
+
+def _folder() -> str:
+    """Return the working directory, for workers; the root if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.sep
 
 
 def _end(workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> None:

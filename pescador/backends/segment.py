@@ -59,6 +59,9 @@ def create(n_bytes: int, remedy: str) -> tuple[int, Bytes]:
     try:
         _reserve(fd, n_bytes, remedy)
         return fd, adopt(fd, n_bytes)
+    except OSError as error:
+        os.close(fd)
+        raise _cannot_create(error) from error
     except BaseException:
         os.close(fd)
         raise
@@ -106,12 +109,16 @@ def _open_unnamed() -> int:
     try:
         fd: int = _posixshmem.shm_open(name, flags, mode=0o600)
     except OSError as error:
-        raise PescadorError(
-            f"cannot create shared memory: {error.strerror} (errno {error.errno}). Is {FOLDER} there and "
-            "writable, and are there file descriptors left ('ulimit -n')?"
-        ) from error
+        raise _cannot_create(error) from error
     _unlink(name)
     return fd
+
+
+def _cannot_create(error: OSError) -> PescadorError:
+    return PescadorError(
+        f"cannot create shared memory: {error.strerror} (errno {error.errno}). Is {FOLDER} there and "
+        "writable, and are there file descriptors left ('ulimit -n')?"
+    )
 
 
 def _unlink(name: str) -> None:
