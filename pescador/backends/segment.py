@@ -59,11 +59,10 @@ def create(n_bytes: int, remedy: str) -> tuple[int, Bytes]:
     try:
         _reserve(fd, n_bytes, remedy)
         return fd, adopt(fd, n_bytes)
-    except OSError as error:
+    except BaseException as error:
         os.close(fd)
-        raise _cannot_create(error) from error
-    except BaseException:
-        os.close(fd)
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            raise _cannot_create(error) from error
         raise
 
 
