@@ -313,7 +313,14 @@ class Streamer(Generic[T_co]):
                 if self._open_copies is None:
                     self._open_copies = []
         bound = object.__new__(type(self))
-        bound.__dict__.update(self.__dict__)
+        if type(self) is Streamer:
+            # Reading __dict__ would make a dict of the attributes, which stays. Over a million streamers
+            # that takes a fifth of the time of a sample.
+            bound.streamer, bound.args, bound.kwargs = self.streamer, self.args, self.kwargs
+            bound._called, bound._binds = self._called, self._binds
+            bound._open_copies = self._open_copies
+        else:
+            bound.__dict__.update(self.__dict__)
         bound._context = context
         return bound
 
