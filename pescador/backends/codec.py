@@ -95,7 +95,7 @@ class _Field:
 class Schema(Layout):
     """The layout of dicts of arrays that look the same."""
 
-    __slots__ = ("_dtypes", "_fields", "_paddings")
+    __slots__ = ("_dtypes", "_fields", "_looks", "_paddings")
 
     def __init__(self, number: int, item: dict[str, Any]) -> None:
         self.number = number
@@ -105,6 +105,10 @@ class Schema(Layout):
         # Looks are compared by the identity of dtypes, which keeps what equality does not (a C long
         # is no long long, metadata); so these must not be freed, and their ids not be used again.
         self._dtypes = [value.dtype for value in item.values()]
+        self._looks = [
+            (key, type(value), value.dtype, value.shape, value.ndim > 1 and _order(value))
+            for key, value in item.items()
+        ]
         end = 0
         for key, value in item.items():
             offset = _aligned(end, value.nbytes)
@@ -112,6 +116,21 @@ class Schema(Layout):
             self._paddings.append(bytes(offset - end))
             end = offset + value.nbytes
         self.n_bytes = end
+
+    def fits(self, item: Any) -> bool:
+        """Whether an item surely has this schema; a quick test for what most items are like."""
+        if type(item) is not dict or len(item) != len(self._looks):
+            return False
+        for (key, value), (name, kind, dtype, shape, order) in zip(item.items(), self._looks, strict=True):
+            if (
+                key is not name
+                or type(value) is not kind
+                or value.dtype is not dtype
+                or value.shape != shape
+                or (order and _order(value) != order)
+            ):
+                return False
+        return True
 
     def definition(self) -> bytes:
         """Return what the consumer must know to decode items of this schema."""
@@ -128,7 +147,7 @@ class Schema(Layout):
 
     def write(self, parts: Sequence[Any], body: Bytes) -> None:
         for field, part in zip(self._fields, parts, strict=True):
-            np.copyto(field.view(body), part, casting="no")
+            field.view(body)[...] = part
 
     def scatter(self, parts: Sequence[Any], place: Callable[[Any, _Field], Extent]) -> bytes:
         """Have each large part placed on its own, and return the inline body."""
@@ -180,13 +199,17 @@ class Encoder:
 
     def __init__(self) -> None:
         self._schemas: dict[Any, Schema] = {}
+        self._last: Schema | None = None
 
     def encode(self, item: Any) -> tuple[Layout, Sequence[Any]]:
         """Return the layout of an item, and its parts, which refer to the item's memory."""
+        if self._last is not None and self._last.fits(item):
+            return self._last, tuple(item.values())
         look = _look(item)
         if look is not None:
             schema = self._schemas.get(look)
             if schema is not None:
+                self._last = schema
                 return schema, tuple(item.values())
             if len(self._schemas) < MAX_SCHEMAS:  # items that all look different are not worth it
                 schema = self._schemas[look] = Schema(len(self._schemas) + 1, item)

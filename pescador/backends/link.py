@@ -35,6 +35,8 @@ class Link:
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     @classmethod
     def pair(cls) -> tuple[Link, Link]:
@@ -73,6 +75,8 @@ class Link:
         EOFError
             If the other side is gone.
         """
+        if not block and not self._poll.poll(0):  # cheaper than an exception
+            return None
         flags = _CLOSE_ON_EXEC if block else _CLOSE_ON_EXEC | socket.MSG_DONTWAIT
         try:
             message, ancillary = self._receive(flags)

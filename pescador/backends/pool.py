@@ -26,15 +26,17 @@ from ..exceptions import PescadorError
 from ..seeding import Seed
 from .base import Pool, Stream, WorkerStats
 
-__all__ = ["DEFAULT_WINDOW", "Channel", "End", "Failure", "WorkerHandle", "WorkerPool"]
+__all__ = ["Channel", "End", "Failure", "WorkerHandle", "WorkerPool"]
 
 T = TypeVar("T")
 
-DEFAULT_WINDOW = 16  # items
+# Items that a stream without a `prefetch` may be ahead, divided by how many streams its worker has.
+DEFAULT_WINDOW = 16
+MIN_WINDOW = 4
 
 MAX_WINDOW = 1024
-WINDOW_BYTES = 1 << 20
-"""Without a `prefetch`, small items get a larger window: as many as fit in so many bytes."""
+WINDOW_BYTES = 1 << 22
+"""Small items get a larger window: as many as fit in so many bytes, divided likewise."""
 
 
 class End:
@@ -60,7 +62,7 @@ class Channel(Generic[T]):
         self._streamer = streamer
         self.queue: deque[Any] = deque()
         self._worker = worker
-        self._window = DEFAULT_WINDOW if prefetch is None else prefetch
+        self._window = self._default_window() if prefetch is None else prefetch
         self.adapts = prefetch is None
         self._taken = 0  # items taken whose credits were not returned yet
         self._closed = False
@@ -121,13 +123,17 @@ class Channel(Generic[T]):
     def allow(self, prefetch: int | None) -> None:
         """Let the stream be ahead by so many items, if those are more than now; None leaves it to us."""
         self.adapts = prefetch is None
-        self._enlarge(DEFAULT_WINDOW if prefetch is None else prefetch)
+        self._enlarge(self._default_window() if prefetch is None else prefetch)
+
+    def _default_window(self) -> int:
+        return max(MIN_WINDOW, DEFAULT_WINDOW // (len(self._worker.channels) or 1))
 
     def widen(self, item_bytes: int) -> None:
         """Enlarge the window for items of this size, if it was left to us."""
         if self.adapts:
             self.adapts = False
-            self._enlarge(min(MAX_WINDOW, WINDOW_BYTES // max(item_bytes, 1)))
+            share = WINDOW_BYTES // max(len(self._worker.channels), 1)
+            self._enlarge(min(MAX_WINDOW, share // max(item_bytes, 1)))
 
     def _enlarge(self, window: int) -> None:
         if window > self._window and not self._closed:

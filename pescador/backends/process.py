@@ -9,6 +9,7 @@ get from one process to the other, the *transport*: its :class:`Receiver` is her
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import sys
@@ -51,11 +52,15 @@ class Receiver(ABC):
     ----------
     n_released : int
         Bytes of records that were released and of which the worker was not told yet.
+    release_bound : float
+        How many of them there may be: a worker that waits for room should hear of it while there is
+        still something to do here.
     """
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self.n_released = 0
+        self.release_bound = math.inf
         self._released: deque[Extent] = deque()
 
     @abstractmethod
@@ -83,10 +88,6 @@ class Receiver(ABC):
                 extents.append(self._released.popleft())
                 self.n_released -= extents[-1].n_bytes
         return extents
-
-    def release_is_due(self) -> bool:
-        """Whether the worker should hear of what was released before it is asked for more."""
-        return False
 
     def adopt(self, announcement: Any, descriptor: int) -> None:
         """Take a segment that the worker announced."""
@@ -278,9 +279,11 @@ class _ProcessHandle(WorkerHandle):
         return True
 
     def _take_items(self, message: memoryview) -> None:
-        _, _, self.statistics.worker_wait, self.statistics.copied = wire.HEADER.unpack_from(message)
+        header = wire.header(message)
+        self.statistics.worker_wait, self.statistics.copied = header.waited, header.copied
+        bodies = memoryview(self._receiver.view(header.bodies)) if header.bodies.segment else None  # type: ignore[arg-type]
         channels = self.channels
-        for number, schema, body, extent in wire.entries(message):
+        for number, schema, body, extent in wire.entries(message, bodies):
             channel = channels.get(number)
             entry: Any = schema, body, extent
             if schema == wire.END:
@@ -312,9 +315,11 @@ class _ProcessHandle(WorkerHandle):
 
     def _record(self, extent: Extent) -> Bytes:
         self.statistics.bytes += extent.n_bytes
-        if self._receiver.release_is_due():
+        receiver = self._receiver
+        memory = receiver.view(extent)
+        if receiver.n_released >= receiver.release_bound:
             self._return_released()
-        return self._receiver.view(extent)
+        return memory
 
     def discard(self, entry: Any) -> None:
         if type(entry) is not tuple:

@@ -48,22 +48,36 @@ SMALL_BYTES = 1 << 14
 
 # A pack is sent when it holds so much, or is so old.
 PACK_BYTES = 32 << 10
-PACK_ENTRIES = 128
+PACK_ENTRIES = 256
 PACK_RECORD_BYTES = 1 << 18
 PACK_SECONDS = 100e-6
+
+# Bodies of a pack that are more than this go through the memory of the transport, if there is one.
+INLINE_BYTES = 1 << 12
 
 PROBE = 0  # the number of no stream
 
 
 class Sender(ABC):
-    """The worker's half of a transport."""
+    """The worker's half of a transport.
+
+    Attributes
+    ----------
+    given_out : dict
+        The arrays of :meth:`allocate_array` that were not sent yet.
+    """
 
     def __init__(self, link: Link) -> None:
         self.link = link
+        self.given_out: dict[int, Extent] = {}
 
     @abstractmethod
     def allocate(self, n_bytes: int, must: bool) -> tuple[Extent, Bytes] | None:
         """Return memory for a record; None if there is no room, unless `must`."""
+
+    def allocate_pack(self, n_bytes: int) -> tuple[Extent, Bytes] | None:
+        """Return memory for the bodies of many small items; None if they are better sent in the message."""
+        return None
 
     @abstractmethod
     def free(self, extents: list[Extent]) -> None:
@@ -79,11 +93,6 @@ class Sender(ABC):
     def give(self, array: Any) -> Extent:
         """Return the record that an array is, and leave it to the consumer; NOWHERE if it is none."""
         return NOWHERE
-
-    @property
-    def n_given_out(self) -> int:
-        """How many arrays of :meth:`allocate_array` were not sent yet."""
-        return 0
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         """Send a message and the records it refers to; return False if that must wait."""
@@ -113,14 +122,15 @@ class ProcessLoop(WorkerLoop):
         self._recipes: dict[int, Streamer[Any]] = {}
         # Guards the pack and the sender, which the waiting thread uses when the bell rings.
         self.lock = threading.RLock()
-        self._parts: list[bytes] = []
+        self._entries: list[bytes] = []
+        self._bodies: list[bytes] = []
         self._extents: list[Extent] = []
         self._n_entries = 0
         self._n_inline = 0
         self._n_record_bytes = 0
         self.copied = 0  # bytes
         self._sole_owner: tuple[int, int, int] | None = None
-        self._started = 0.0  # when the pack was begun
+        self._flushed = 0.0  # when the last pack was sent
         self._n_sent = 0  # messages
         self._wait_mark = -1  # how many of them had come when the consumer last waited
         self._rung = False  # whether the bell rang and there was nothing to send
@@ -173,7 +183,7 @@ class ProcessLoop(WorkerLoop):
         return self._wait_mark == self._n_sent
 
     def _is_old(self) -> bool:
-        return time.perf_counter() - self._started > PACK_SECONDS
+        return time.perf_counter() - self._flushed > PACK_SECONDS
 
     def load(self, recipe: int) -> Streamer[Any]:
         self._sender.prepare()
@@ -200,7 +210,7 @@ class ProcessLoop(WorkerLoop):
             layout, parts = self._encoder.encode(item)
         except Exception as error:
             raise Unsendable from error
-        owners = self._owners(item, parts) if self._sender.n_given_out or number == PROBE else []
+        owners = self._owners(item, parts) if self._sender.given_out or number == PROBE else []
         if number == PROBE:
             self._sole_owner = owners[0]
             return
@@ -298,9 +308,8 @@ class ProcessLoop(WorkerLoop):
         if n_inline > PACK_BYTES or self._n_entries == PACK_ENTRIES:
             self.flush()
             n_inline = len(body)
-        if not self._n_entries:
-            self._started = time.perf_counter()
-        self._parts += (wire.ENTRY.pack(number, schema, len(body), *extent), body)
+        self._entries.append(wire.ENTRY.pack(number, schema, len(body), *extent))
+        self._bodies.append(body)
         self._n_entries += 1
         self._n_inline = n_inline
         if extent is not NOWHERE:
@@ -314,7 +323,13 @@ class ProcessLoop(WorkerLoop):
         with self.lock:
             if not self._n_entries:
                 return
-            message, extents = self._pack()
+            bodies = NOWHERE
+            if self._n_inline > INLINE_BYTES:
+                place = self._sender.allocate_pack(self._n_inline)
+                if place is not None:
+                    bodies, memory = place
+                    memory[...] = np.frombuffer(b"".join(self._bodies), np.uint8)
+            message, extents = self._pack(bodies)
             self._clear()
             self._put(message, extents)
             self._n_sent += 1
@@ -341,12 +356,14 @@ class ProcessLoop(WorkerLoop):
             self.lock.release()
         return True
 
-    def _pack(self) -> tuple[bytes, list[Extent]]:
-        header = wire.HEADER.pack(wire.ITEMS, self._n_entries, self.waited, self.copied)
-        return b"".join([header, *self._parts]), self._extents
+    def _pack(self, bodies: Extent = NOWHERE) -> tuple[bytes, list[Extent]]:
+        header = wire.HEADER.pack(wire.ITEMS, self._n_entries, self.waited, self.copied, *bodies)
+        inline = self._bodies if bodies is NOWHERE else []
+        return b"".join([header, *self._entries, *inline]), self._extents
 
     def _clear(self) -> None:
-        self._parts, self._extents = [], []
+        self._flushed = time.perf_counter()
+        self._entries, self._bodies, self._extents = [], [], []
         self._n_entries = self._n_inline = self._n_record_bytes = 0
         self._rung = False
 

@@ -28,7 +28,7 @@ from .launch import Process
 from .link import Link
 from .process import ProcessBackend, Receiver
 from .process_worker import Sender
-from .ring import ALIGNMENT, Allocator, leased
+from .ring import ALIGNMENT, Allocator, Leases
 from .segment import Bytes
 from .wire import NOWHERE, Extent
 
@@ -82,11 +82,11 @@ class RingSender(Sender):
         self._allocators = {0: Allocator(0)}  # of the ring, and of earlier ones that are still in use
         self._ring_bytes = ring_bytes
         self._address = 0  # of the ring
-        # Arrays of the generator, by offset, until they are sent, and those that were: they have two
-        # users then, and are free when both have let go.
-        self._given_out: dict[int, Extent] = {}
+        # Arrays of the generator are given out, by offset, until they are sent, and shared after that:
+        # they have two users then, and are free when both have let go.
         self._shared: set[Extent] = set()
         self._let_go: deque[Extent] = deque()  # by the generator; appended to by any thread
+        self._lend = Leases(self._ring, self._let_go)
 
     def prepare(self) -> None:
         if self._ring_bytes is not None and not self._number:
@@ -113,36 +113,42 @@ class RingSender(Sender):
             if not allocator and extent.segment != self._number:
                 self._drop(extent.segment)
 
+    def allocate_pack(self, n_bytes: int) -> tuple[Extent, Bytes] | None:
+        extent = self._allocate_if_possible(n_bytes)
+        if extent is None:
+            return None
+        return extent, self._ring[extent.offset : extent.offset + n_bytes]
+
     def allocate_array(self, n_bytes: int) -> Bytes | None:
+        extent = self._allocate_if_possible(n_bytes)
+        if extent is None:
+            return None
+        self.given_out[extent.offset] = extent
+        return self._lend(extent.offset, n_bytes, extent)
+
+    def _allocate_if_possible(self, n_bytes: int) -> Extent | None:
         self._collect()
         try:
             self._fit(n_bytes)
-        except PescadorError:  # the generator can do without
+        except PescadorError:
             return None
         offset = self._allocators[self._number].allocate(n_bytes)
-        if offset is None:
-            return None
-        extent = self._given_out[offset] = Extent(self._number, offset, n_bytes)
-        return leased(self._ring[offset : offset + n_bytes], self._let_go, extent)
+        return None if offset is None else Extent(self._number, offset, n_bytes)
 
     def give(self, array: Any) -> Extent:
         flags = array.flags
-        extent = self._given_out.get(array.__array_interface__["data"][0] - self._address)
+        extent = self.given_out.get(array.__array_interface__["data"][0] - self._address)
         if extent is None or array.nbytes != extent.n_bytes or not flags.forc:
             return NOWHERE
-        del self._given_out[extent.offset]
+        del self.given_out[extent.offset]
         self._shared.add(extent)
         return extent
-
-    @property
-    def n_given_out(self) -> int:
-        return len(self._given_out)
 
     def _collect(self) -> None:
         while self._let_go:
             extent = self._let_go.popleft()
-            if self._given_out.get(extent.offset) is extent:
-                del self._given_out[extent.offset]
+            if self.given_out.get(extent.offset) is extent:
+                del self.given_out[extent.offset]
             self.free([extent])
 
     def _fit(self, n_bytes: int) -> None:
@@ -169,8 +175,9 @@ class RingSender(Sender):
         earlier = self._number
         self._number, self._ring = self._make_segment(n_bytes, is_ring=True)
         self._allocators[self._number] = Allocator(n_bytes)
+        self._lend = Leases(self._ring, self._let_go)
         self._address = self._ring.__array_interface__["data"][0]
-        self._given_out.clear()  # in the ring before; they are copied when they are sent
+        self.given_out.clear()  # in the ring before; they are copied when they are sent
         if not self._allocators[earlier]:
             self._drop(earlier)
 
@@ -195,6 +202,7 @@ class RingReceiver(Receiver):
     def __init__(self, link: Link, death: int | None) -> None:
         super().__init__(link)
         self._rings: dict[int, Bytes] = {}
+        self._leases: dict[int, Leases] = {}
         self._own: dict[int, Bytes] = {}  # segments of one record
         self._ended: deque[Extent] = deque()  # leases, appended to by any thread
         self._n_leased = 0  # bytes
@@ -215,24 +223,28 @@ class RingReceiver(Receiver):
             memory = segment.adopt(descriptor, n_bytes)
         finally:
             os.close(descriptor)
-        (self._rings if is_ring else self._own)[number] = memory
+        if is_ring:
+            self._rings[number] = memory
+            self._leases[number] = Leases(memory, self._ended)
+            self.release_bound = n_bytes // 8
+        else:
+            self._own[number] = memory
 
     def drop(self, number: int) -> None:
-        del self._rings[number]
+        del self._rings[number], self._leases[number]
 
     def view(self, extent: Extent) -> Bytes:
         if extent.segment in self._own:
             return self._own.pop(extent.segment)
         ring = self._rings[extent.segment]
-        record = ring[extent.offset : extent.offset + extent.n_bytes]
         self._collect()
         if self._n_leased + extent.n_bytes > len(ring) // 2:
             copy = np.empty(extent.n_bytes, np.uint8)
-            np.copyto(copy, record)
+            np.copyto(copy, ring[extent.offset : extent.offset + extent.n_bytes])
             self.release(extent)
             return copy
         self._n_leased += extent.n_bytes
-        return leased(record, self._ended, extent)
+        return self._leases[extent.segment](extent.offset, extent.n_bytes, extent)
 
     def release(self, extent: Extent) -> None:
         if self._own.pop(extent.segment, None) is None:
@@ -241,11 +253,6 @@ class RingReceiver(Receiver):
     def take_released(self) -> list[Extent]:
         self._collect()
         return super().take_released()
-
-    def release_is_due(self) -> bool:
-        # A worker that waits for room should hear of it while there is still something to do here.
-        self._collect()
-        return any(8 * self.n_released >= len(ring) for ring in self._rings.values())
 
     def _collect(self) -> None:
         while self._ended:
@@ -258,4 +265,5 @@ class RingReceiver(Receiver):
 
     def close(self) -> None:
         self._rings.clear()
+        self._leases.clear()
         self._own.clear()

@@ -2,10 +2,10 @@
 
 A message holds entries of any streams::
 
-    header   kind 'I', number of entries, seconds that the worker has waited and bytes it has copied so far
-    entry    stream, schema, size of the inline body, segment, offset, size of the record
-    body     of a small item; a large item's is in the record instead
-    entry    ...
+    header   kind 'I', number of entries, seconds that the worker has waited and bytes it has copied so far,
+             and the record (segment, offset, size) with the bodies, if they are not in the message
+    entries  of each: stream, schema, size of the body, and the record with the body of a large item
+    bodies   of the small items, one after the other
 
 An item whose arrays were made in shared memory is *scattered*: each of its arrays is a record of its own
 (a small one is in the inline body), and a table at the head of the inline body says where they are.
@@ -30,12 +30,14 @@ __all__ = [
     "HEADER",
     "Entry",
     "Extent",
+    "Header",
     "entries",
+    "header",
     "pack_extents",
     "unpack_extents",
 ]
 
-HEADER: Final = struct.Struct("<cHdQ")
+HEADER: Final = struct.Struct("<cHdQIQQ")
 ENTRY: Final = struct.Struct("<QIIIQQ")
 ENTRY_SIZE: Final = ENTRY.size
 
@@ -86,23 +88,40 @@ Entry = tuple[int, int, memoryview, Extent]
 """Stream, schema, inline body, record."""
 
 
-def entries(message: memoryview) -> list[Entry]:
-    """Return the entries of a message of kind 'I'."""
-    found = []
-    n_bytes = len(message)
-    unpack = ENTRY.unpack_from
+class Header(NamedTuple):
+    """The head of a message with items."""
+
+    kind: bytes
+    n_entries: int
+    waited: float
+    copied: int
+    bodies: Extent
+
+
+def header(message: memoryview) -> Header:
+    """Return the head of a message of kind 'I'."""
     try:
-        _, n_entries, _, _ = HEADER.unpack_from(message)
-        offset = HEADER.size
-        for _ in range(n_entries):
-            stream, schema, n_inline, segment, place, size = unpack(message, offset)
-            offset += ENTRY_SIZE
-            end = offset + n_inline
-            if end > n_bytes:
-                raise struct.error(f"a body ends at {end} in a message of {n_bytes} bytes")
-            extent = Extent(segment, place, size) if segment else NOWHERE
-            found.append((stream, schema, message[offset:end], extent))
-            offset = end
+        kind, n_entries, waited, copied, *bodies = HEADER.unpack_from(message)
     except struct.error as error:
         raise WorkerError(f"a worker sent a broken message: {error}") from None
+    return Header(kind, n_entries, waited, copied, Extent(*bodies))
+
+
+def entries(message: memoryview, bodies: memoryview | None = None) -> list[Entry]:
+    """Return the entries of a message of kind 'I', whose bodies are in it, or else in `bodies`."""
+    n_entries = header(message).n_entries
+    table_end = HEADER.size + n_entries * ENTRY_SIZE
+    if table_end > len(message):
+        raise WorkerError(f"a worker sent a broken message: {n_entries} entries in {len(message)} bytes")
+    if bodies is None:
+        bodies = message[table_end:]
+    found = []
+    start = 0
+    for stream, schema, n_inline, segment, place, size in ENTRY.iter_unpack(message[HEADER.size : table_end]):
+        end = start + n_inline
+        extent = Extent(segment, place, size) if segment else NOWHERE
+        found.append((stream, schema, bodies[start:end], extent))
+        start = end
+    if start > len(bodies):
+        raise WorkerError(f"a worker sent a broken message: a body ends at {start} of {len(bodies)} bytes")
     return found

@@ -238,7 +238,7 @@ def test_random_bytes_are_no_message(data):
 
 @given(st.integers(0, 2**16 - 1), st.binary(max_size=200))
 def test_a_message_of_fewer_entries_than_it_says_is_refused(n, data):
-    message = wire.HEADER.pack(wire.ITEMS, n, 0.0, 0) + data
+    message = wire.HEADER.pack(wire.ITEMS, n, 0.0, 0, *wire.NOWHERE) + data
     if n * wire.ENTRY_SIZE > len(data):
         with pytest.raises(PescadorError, match="broken message"):
             wire.entries(memoryview(message))

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pescador.backends.ring import ALIGNMENT, Allocator, leased
+from pescador.backends.ring import ALIGNMENT, Allocator, Leases
 from pescador.testing import Tagged
 
 
@@ -168,7 +168,7 @@ WAYS = {
 def holders(*names):
     """Return a queue of released records, and holders of one lease."""
     released = deque()
-    array = leased(np.zeros(64, np.uint8), released, "record")
+    array = Leases(np.zeros(256, np.uint8), released)(64, 64, "record")
     return released, [WAYS[name](array) for name in names]
 
 
@@ -190,8 +190,9 @@ def test_a_record_is_released_once_with_the_last_of_its_views_in_any_order():
 
 
 def test_leases_end_in_any_order():
-    memory, released = np.zeros(10, np.uint8), deque()
-    arrays = {i: leased(memory[i : i + 1], released, i) for i in range(10)}
+    released = deque()
+    lend = Leases(np.zeros(10, np.uint8), released)
+    arrays = {i: lend(i, 1, i) for i in range(10)}
     order = [3, 0, 9, 5, 1, 2, 8, 7, 6, 4]
     for i in order:
         del arrays[i]
@@ -200,7 +201,7 @@ def test_leases_end_in_any_order():
 
 def test_a_leased_array_is_a_view_of_the_memory():
     memory, released = np.zeros(64, np.uint8), deque()
-    array = leased(memory, released, None)
+    array = Leases(memory, released)(0, 64, None)
     assert np.shares_memory(array, memory)
     assert array.flags.writeable
     array[3] = 7
@@ -209,6 +210,6 @@ def test_a_leased_array_is_a_view_of_the_memory():
 
 def test_a_lease_keeps_the_mapping():
     released = deque()
-    array = leased(np.arange(100, dtype=np.uint8), released, None)[50:]
+    array = Leases(np.arange(100, dtype=np.uint8), released)(0, 100, None)[50:]
     gc.collect()
     assert array[0] == 50
