@@ -328,9 +328,11 @@ def end(processes: list[Process], timeout: float) -> None:
         offspring = [child for process in left for child in _offspring(process.pid)]
         for process in left:
             process.kill(number)
+            process.kill(signal.SIGCONT)  # one that is stopped would not see the other signal
         for child in offspring:
             with contextlib.suppress(psutil.Error):
                 child.send_signal(number)
+                child.send_signal(signal.SIGCONT)
         left = [process for process in left if not process.wait(patience)]
 
 

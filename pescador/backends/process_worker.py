@@ -198,7 +198,7 @@ class ProcessLoop(WorkerLoop):
     def send(self, number: int, item: Any) -> None:
         try:
             layout, parts = self._encoder.encode(item)
-        except Exception as error:
+        except BaseException as error:
             raise Unsendable from error
         owners = self._owners(item, parts) if self._sender.n_given_out or number == PROBE else []
         if number == PROBE:
