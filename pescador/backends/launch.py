@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[attr-defined]  # no public one
 from typing import ClassVar
 
@@ -157,12 +157,13 @@ class _Zygote:
         self.owner = this_owner()
         self._link, other = Link.pair()
         descriptor = other.socket.fileno()
-        self._process = subprocess.Popen(
-            _python(f"from pescador.backends.zygote import main; main({descriptor})"),
-            pass_fds=[descriptor],
-            stdin=subprocess.DEVNULL,
-        )
-        other.close()
+        command = _python(f"from pescador.backends.zygote import main; main({descriptor})")
+        try:
+            with contextlib.closing(other), _interrupts_held():
+                self._process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
+        except BaseException:
+            self._link.end()  # upon which the process ends, if it was started
+            raise
 
     @classmethod
     def acquire(cls) -> _Zygote:
@@ -237,17 +238,23 @@ class Launcher:
     def start(self, link: Link, bell: int) -> Process:
         """Start a worker with its ends of the link and of the bell, which are closed here."""
         descriptors = (link.socket.fileno(), bell)
+        process = None
         try:
             if self._zygote is not None:
                 return self._start_from_zygote(descriptors)
-            if self._method == "spawn":
-                return _spawn(descriptors)
-            return _fork(descriptors)
+            with _interrupts_held():
+                process = _spawn(descriptors) if self._method == "spawn" else _fork(descriptors)
+        except KeyboardInterrupt:
+            if process is not None:
+                end([process], 0)
+            raise
         except (OSError, EOFError, ValueError) as error:
             raise PescadorError(
                 f"cannot start a worker process: {str(error) or type(error).__name__}. Are there processes "
                 "('ulimit -u'), file descriptors ('ulimit -n') and memory left?"
             ) from error
+        else:
+            return process
         finally:
             link.close()
             os.close(bell)
@@ -288,6 +295,22 @@ def _main(link: int, bell: int) -> None:
     from .process_worker import main
 
     main(link, bell)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C, so that a process which starts meanwhile gets none before it ignores it."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C, which is the consumer's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def in_forked_child(function: Callable[[], None]) -> None:

@@ -292,6 +292,8 @@ class _ProcessHandle(WorkerHandle):
                 self.discard(entry)
             else:
                 channel.queue.append(entry)
+                if channel.is_closed:  # meanwhile, and perhaps before it could drop this
+                    channel.drop()
                 if channel.adapts:
                     channel.widen(len(body) + extent.n_bytes)
 

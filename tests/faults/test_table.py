@@ -19,7 +19,7 @@ from ..kinds import KINDS, PATIENCE, ROOT
 from . import table
 from .table import CLOSE, LEASE, PAUSES, PLACES, RING, STOPS, WAYS, Act, Itself, rule_of
 
-SLACK = 4 if os.environ.get("CI") else 0  # seconds
+N_TRIES = 3  # to be in time, on a machine that others use, too
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +45,7 @@ class Report:
         """Start to wait for a fault."""
         with suppress(BlockingIOError):
             os.read(self.fd, 4096)  # an item is pickled twice, if that fails, and so is a recipe
-        self.heard = threading.Event()
+        self.heard, self.has_all = threading.Event(), threading.Event()
         self.pid = self.time = None
         self.thread = threading.Thread(target=self._run, args=[act])
         self.thread.start()
@@ -54,8 +54,8 @@ class Report:
         if select.select([self.fd], [], [], PATIENCE)[0]:
             pid, moment = os.read(self.fd, 4096).splitlines()[0].split()
             self.pid, self.time = int(pid), float(moment)
+            self.heard.set()
             act(self.pid)
-        self.heard.set()
 
     def wait(self):
         assert self.heard.wait(PATIENCE)
@@ -81,6 +81,7 @@ def run(place, way, parallel, report):
         if way is PAUSES:
             os.kill(pid, signal.SIGCONT)
         elif way is STOPS and place is not CLOSE:
+            assert report.has_all.wait(PATIENCE)
             parallel.close()
 
     stream = copy.copy(parallel)  # which shares the pool
@@ -94,10 +95,15 @@ def run(place, way, parallel, report):
 def take(place, parallel, stream, report):
     """Return how many items came, and what ended them."""
     taken, error = [], None
+    n_certain = table.n_certain(place, parallel.backend)
+    if not n_certain:
+        report.has_all.set()
     with closing(iter(stream)) as items:
         try:
             for item in items:
                 taken.append(item)
+                if len(taken) == n_certain:
+                    report.has_all.set()
                 if len(taken) == place.pause:
                     report.wait()
                 if place is CLOSE:
@@ -112,7 +118,10 @@ def take(place, parallel, stream, report):
 
 def wrong(place, way, kind, parallel, report):
     """Return what is wrong with a cell, in words."""
-    n_items, error, seconds = run(place, way, parallel, report)
+    for _ in range(N_TRIES):
+        n_items, error, seconds = run(place, way, parallel, report)
+        if seconds <= rule_of(place, way, kind["backend"]).within:
+            break
     rule = rule_of(place, way, kind["backend"])
     expected = way.error if rule.error is Itself else rule.error
     if type(error) is not (expected or type(None)):
@@ -127,10 +136,12 @@ def wrong(place, way, kind, parallel, report):
         cause = error.__cause__
         if type(cause) is not RemoteTraceback or f"in {way.fail.__name__}" not in str(cause):
             return f"its cause is {cause!r}"
-    n_expected = table.N_ITEMS if rule.error is None and place is not CLOSE else place.n_before
-    if n_items != n_expected:
-        return f"{n_items} items, not {n_expected}"
-    if seconds > rule.within + SLACK:
+    fewest, most = table.n_certain(place, kind["backend"]), place.n_before
+    if rule.error is None and place is not CLOSE:
+        fewest = most = table.N_ITEMS
+    if not fewest <= n_items <= most:
+        return f"{n_items} items, not {fewest} to {most}"
+    if seconds > rule.within:
         return f"it took {seconds:.2f} s, not {rule.within} s at most"
     return None
 
