@@ -235,15 +235,18 @@ class Launcher:
         self._method = method
         self._zygote = _Zygote.acquire() if method == "forkserver" else None
 
-    def start(self, link: Link, bell: int) -> Process:
-        """Start a worker with its ends of the link and of the bell, which are closed here."""
+    def start(self, link: Link, bell: int, ours: tuple[Link, int]) -> Process:
+        """Start a worker with its ends of the link and of the bell, which are closed here.
+
+        Our ends are closed in a worker that is forked, or it would not see when they close here.
+        """
         descriptors = (link.socket.fileno(), bell)
         process = None
         try:
             if self._zygote is not None:
                 return self._start_from_zygote(descriptors)
             with _interrupts_held():
-                process = _spawn(descriptors) if self._method == "spawn" else _fork(descriptors)
+                process = _spawn(descriptors) if self._method == "spawn" else _fork(descriptors, ours)
         except KeyboardInterrupt:
             if process is not None:
                 end([process], 0)
@@ -282,19 +285,22 @@ def _spawn(descriptors: tuple[int, int]) -> Process:
     return _Child(process.pid)
 
 
-def _fork(descriptors: tuple[int, int]) -> Process:
+def _fork(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> Process:
     _flush()  # or the worker would print once more what is still to be printed here
     pid = os.fork()
     if pid:
         return _Child(pid)
-    in_forked_child(lambda: _main(*descriptors))
+    in_forked_child(lambda: _main(descriptors, consumers))
     raise AssertionError("not reached")
 
 
-def _main(link: int, bell: int) -> None:
+def _main(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> None:
     from .process_worker import main
 
-    main(link, bell)
+    link, bell = consumers
+    link.close()
+    os.close(bell)
+    main(*descriptors)
 
 
 @contextlib.contextmanager
