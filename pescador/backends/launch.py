@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[attr-defined]  # no public one
 from typing import ClassVar
 
@@ -157,12 +157,13 @@ class _Zygote:
         self.owner = this_owner()
         self._link, other = Link.pair()
         descriptor = other.socket.fileno()
-        self._process = subprocess.Popen(
-            _python(f"from pescador.backends.zygote import main; main({descriptor})"),
-            pass_fds=[descriptor],
-            stdin=subprocess.DEVNULL,
-        )
-        other.close()
+        command = _python(f"from pescador.backends.zygote import main; main({descriptor})")
+        try:
+            with contextlib.closing(other), _interrupts_held():
+                self._process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
+        except BaseException:
+            self._link.end()  # upon which the process ends, if it was started
+            raise
 
     @classmethod
     def acquire(cls) -> _Zygote:
@@ -234,20 +235,29 @@ class Launcher:
         self._method = method
         self._zygote = _Zygote.acquire() if method == "forkserver" else None
 
-    def start(self, link: Link, bell: int) -> Process:
-        """Start a worker with its ends of the link and of the bell, which are closed here."""
+    def start(self, link: Link, bell: int, ours: tuple[Link, int]) -> Process:
+        """Start a worker with its ends of the link and of the bell, which are closed here.
+
+        Our ends are closed in a worker that is forked, or it would not see when they close here.
+        """
         descriptors = (link.socket.fileno(), bell)
+        process = None
         try:
             if self._zygote is not None:
                 return self._start_from_zygote(descriptors)
-            if self._method == "spawn":
-                return _spawn(descriptors)
-            return _fork(descriptors)
+            with _interrupts_held():
+                process = _spawn(descriptors) if self._method == "spawn" else _fork(descriptors, ours)
+        except KeyboardInterrupt:
+            if process is not None:
+                end([process], 0)
+            raise
         except (OSError, EOFError, ValueError) as error:
             raise PescadorError(
                 f"cannot start a worker process: {str(error) or type(error).__name__}. Are there processes "
                 "('ulimit -u'), file descriptors ('ulimit -n') and memory left?"
             ) from error
+        else:
+            return process
         finally:
             link.close()
             os.close(bell)
@@ -275,19 +285,38 @@ def _spawn(descriptors: tuple[int, int]) -> Process:
     return _Child(process.pid)
 
 
-def _fork(descriptors: tuple[int, int]) -> Process:
+def _fork(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> Process:
     _flush()  # or the worker would print once more what is still to be printed here
     pid = os.fork()
     if pid:
         return _Child(pid)
-    in_forked_child(lambda: _main(*descriptors))
+    in_forked_child(lambda: _main(descriptors, consumers))
     raise AssertionError("not reached")
 
 
-def _main(link: int, bell: int) -> None:
+def _main(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> None:
     from .process_worker import main
 
-    main(link, bell)
+    link, bell = consumers
+    link.close()
+    os.close(bell)
+    main(*descriptors)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C, so that a process which starts meanwhile gets none before it ignores it."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C, which is the consumer's business."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 def in_forked_child(function: Callable[[], None]) -> None:
@@ -328,9 +357,11 @@ def end(processes: list[Process], timeout: float) -> None:
         offspring = [child for process in left for child in _offspring(process.pid)]
         for process in left:
             process.kill(number)
+            process.kill(signal.SIGCONT)  # one that is stopped would not see the other signal
         for child in offspring:
             with contextlib.suppress(psutil.Error):
                 child.send_signal(number)
+                child.send_signal(signal.SIGCONT)
         left = [process for process in left if not process.wait(patience)]
 
 

@@ -100,7 +100,7 @@ class Link:
         while True:
             try:
                 return self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, flags)[:2]
-            except ConnectionError:  # told once, when it went without having read all; now comes what it sent
+            except ConnectionResetError:  # once, when it went without having read all; now comes what it sent
                 continue
 
     def wait(self, writable: bool = False) -> bool:

@@ -39,6 +39,9 @@ WINDOW_BYTES = 1 << 22
 """Small items get a larger window: as many as fit in so many bytes, divided likewise."""
 
 
+_NOTHING = object()
+
+
 class End:
     """In a queue: the stream ended."""
 
@@ -73,6 +76,11 @@ class Channel(Generic[T]):
         return repr(self._streamer)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether nobody takes items from it any more."""
+        return self._closed
+
+    @property
     def window(self) -> int:
         """How many items the stream may be ahead."""
         return self._window
@@ -84,6 +92,8 @@ class Channel(Generic[T]):
         try:
             entry = self.queue.popleft()
         except IndexError:
+            entry = _NOTHING
+        if entry is _NOTHING:  # not above, or all that is raised there would seem to come from the IndexError
             entry = self._wait()
         if entry is End:
             self._finish()
@@ -151,6 +161,10 @@ class Channel(Generic[T]):
         self._closed = True
         self._worker.forget(self)
         self._worker.command("close", self.number)
+        self.drop()
+
+    def drop(self) -> None:
+        """Drop what was produced ahead."""
         while self.queue:
             try:
                 entry = self.queue.popleft()
@@ -218,8 +232,8 @@ class WorkerHandle(ABC):
                 self.read()
         finally:
             if reads:
+                self._someone_reads = False  # first, for a Ctrl-C may come while the lock is taken
                 with self._changed:
-                    self._someone_reads = False
                     self._changed.notify_all()
             self.statistics.consumer_wait += time.perf_counter() - started
 

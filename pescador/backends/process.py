@@ -129,7 +129,7 @@ def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool)
     workers_bell, bell = os.pipe()
     process = None
     try:
-        process = launcher.start(workers_link, workers_bell)
+        process = launcher.start(workers_link, workers_bell, (link, bell))
         sender, options, make_receiver = backend.transport(link, process)
         pid, _, started = this_owner().partition("-")
         setup = {
@@ -165,10 +165,16 @@ def _end(workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> Non
     for handle in handles:
         handle.command("stop")
         handle.link.refuse()
-    end([handle.process for handle in handles], timeout)
-    for handle in handles:
-        handle.close()
-    launcher.close()
+    processes = [handle.process for handle in handles]
+    try:
+        end(processes, timeout)
+    except BaseException:  # Ctrl-C: they are not waited for any longer
+        end(processes, 0)
+        raise
+    finally:
+        for handle in handles:
+            handle.close()
+        launcher.close()
 
 
 class _ProcessPool(WorkerPool):
@@ -295,6 +301,8 @@ class _ProcessHandle(WorkerHandle):
                 self.discard(entry)
             else:
                 channel.queue.append(entry)
+                if channel.is_closed:  # meanwhile, and perhaps before it could drop this
+                    channel.drop()
                 if channel.adapts:
                     channel.widen(len(body) + extent.n_bytes)
 

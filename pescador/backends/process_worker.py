@@ -34,6 +34,7 @@ from ..memory import allocate_with
 from . import wire
 from .codec import Encoder, Layout, Schema
 from .errors import dump_error
+from .launch import ignore_interrupts
 from .link import Link, close_all
 from .owner import start_time, watch
 from .recipe import Buffers
@@ -208,7 +209,7 @@ class ProcessLoop(WorkerLoop):
     def send(self, number: int, item: Any) -> None:
         try:
             layout, parts = self._encoder.encode(item)
-        except Exception as error:
+        except BaseException as error:
             raise Unsendable from error
         owners = self._owners(item, parts) if self._sender.given_out or number == PROBE else []
         if number == PROBE:
@@ -378,7 +379,7 @@ class _Unloadable(Streamer[Any]):
 
 def main(link_descriptor: int, bell: int) -> None:
     """Run a worker in this process, which does nothing else, until it is told to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the consumer's business
+    ignore_interrupts()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     link = Link(socket.socket(fileno=link_descriptor))
     try:
@@ -397,13 +398,12 @@ def main(link_descriptor: int, bell: int) -> None:
             loop.run()
         finally:
             loop.close()
-    except (EOFError, BrokenPipeError, ConnectionError):
-        pass  # the consumer is gone
-    except BaseException:
+    except BaseException as error:
         words = traceback.format_exc()[-8000:]
         with contextlib.suppress(OSError):
             link.send(wire.LAST_WORDS + words.encode(errors="replace"))
-        raise
+        if not isinstance(error, EOFError | ConnectionError):  # then the consumer is gone, most likely
+            raise
     finally:
         link.close()
 

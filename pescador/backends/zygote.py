@@ -18,7 +18,7 @@ import sys
 import numpy as np  # noqa: F401  # imported once, for all workers
 
 from . import process_worker
-from .launch import in_forked_child
+from .launch import ignore_interrupts, in_forked_child
 from .link import Link, close_all
 from .owner import watch
 
@@ -29,7 +29,7 @@ PR_SET_PDEATHSIG = 1
 
 def main(descriptor: int) -> None:
     """Serve until the consumer is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the consumer's business
+    ignore_interrupts()
     link = Link(socket.socket(fileno=descriptor))
     consumer = watch(os.getppid())
     poll = select.poll()

@@ -5,14 +5,13 @@ import signal
 import pytest
 
 from ..kinds import (
-    START_METHODS,
     Script,
     every_process,
     process_backends,
     segments_of,
 )
 
-PRELUDE = """
+PRELUDE = '''
 import os, signal, sys, threading, time
 import numpy as np
 from pescador import ParallelStreamer, Streamer
@@ -32,7 +31,22 @@ def blocked():
 
 def say(text):
     print(text, flush=True)
-"""
+
+def idle():
+    while True:  # one long sleep does not see a signal that comes just before it
+        time.sleep(0.01)
+
+def say_when_waiting(text):
+    """Say something when the main thread waits for a process to end."""
+    main = threading.main_thread().ident
+
+    def look():
+        while sys._current_frames()[main].f_code.co_name != "_wait":
+            time.sleep(0.001)
+        say(text)
+
+    threading.Thread(target=look, daemon=True).start()
+'''
 
 
 def run(folder, kind, text):
@@ -95,23 +109,142 @@ def test_an_interpreter_that_ends_takes_its_workers_along(kind, way, source, cod
     assert (returned, output) == (code, "")
     if way == "interrupted":
         assert errors.rstrip().endswith("KeyboardInterrupt")
-        assert errors.count("KeyboardInterrupt") == 1  # the workers stay silent
+        assert errors.count("KeyboardInterrupt") == errors.count("Traceback") == 1  # the workers stay silent
     else:
         assert errors == ""
     assert not segments_of(pids)
 
 
 @every_process
-@pytest.mark.parametrize("source", ["endless", "blocked"])
-@pytest.mark.parametrize("way", ["open", "nested"])
-def test_workers_of_a_killed_consumer_end_themselves(kind, source, way, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "way", "source"),
+    [
+        (signal.SIGKILL, "open", "endless"),
+        (signal.SIGKILL, "open", "blocked"),
+        (signal.SIGKILL, "nested", "endless"),
+        (signal.SIGKILL, "nested", "blocked"),
+        (signal.SIGTERM, "open", "blocked"),
+    ],
+)
+def test_workers_of_a_killed_consumer_end_themselves(kind, number, source, way, tmp_path):
     with run(tmp_path, kind, ENDS[way].format(source=source)) as script:
         script.wait_for("ready")
         offspring = script.offspring()
         pids = [script.process.pid, *offspring.fds.values()]
-        script.kill()
+        script.process.send_signal(number)
         assert not offspring.wait(2)
     assert not segments_of(pids)
+
+
+EXECUTED = """
+items = iter(ParallelStreamer(Streamer(blocked), **options))
+next(items)
+say("ready")
+sys.stdin.readline()
+os.execv(sys.executable, [sys.executable, "-c", "print('another', flush=True); input()"])
+"""
+
+
+@every_process
+def test_workers_of_a_consumer_that_becomes_another_program_end_themselves(kind, tmp_path):
+    with run(tmp_path, kind, EXECUTED) as script:
+        script.wait_for("ready")
+        offspring = script.offspring()
+        script.process.stdin.write("\n")
+        script.process.stdin.flush()
+        script.wait_for("another")
+        assert not offspring.wait(2)
+        assert script.process.poll() is None
+
+
+# Each says "ready" when it is time for Ctrl-C.
+PHASES = {
+    "start": """
+def started(function):
+    def start(*args, **kwargs):
+        result = function(*args, **kwargs)
+        if result != 0:
+            say("ready")
+        return result
+    return start
+
+subprocess.Popen, os.fork = started(subprocess.Popen), started(os.fork)
+
+def phase():
+    list(ParallelStreamer(Streamer(blocked), **options))
+""",
+    "recipe": """
+class Recipe:
+    def __reduce__(self):
+        say("ready")
+        idle()
+
+def phase():
+    list(ParallelStreamer(Streamer([Recipe()]), **options))
+""",
+    "wait": """
+def phase():
+    for item in ParallelStreamer(Streamer(blocked), timeout=0.1, **options):
+        say("ready")
+""",
+    "body": """
+def phase():
+    for item in ParallelStreamer(Streamer(blocked), timeout=0.1, **options):
+        say("ready")
+        idle()
+""",
+    "close": """
+def phase():
+    stream = ParallelStreamer(Streamer(blocked), timeout=1000, **options)
+    next(iter(stream))
+    say_when_waiting("ready")
+    stream.close()
+""",
+}
+
+INTERRUPTED = """
+import gc, psutil, subprocess
+{phase}
+try:
+    phase()
+except KeyboardInterrupt:
+    print("interrupted")
+gc.collect()
+assert not psutil.wait_procs(psutil.Process().children(recursive=True), 10)[1]
+print(list(ParallelStreamer(Streamer(range, 3), **options)))
+"""
+
+
+@every_process
+@pytest.mark.parametrize("phase", PHASES)
+def test_ctrl_c_leaves_nothing_of_what_it_interrupts_and_the_program_may_go_on(kind, phase, tmp_path):
+    with run(tmp_path, kind, INTERRUPTED.format(phase=PHASES[phase])) as script:
+        script.wait_for("ready")
+        script.signal_group(signal.SIGINT)
+        code, output, errors = script.finish()
+    output = output.replace("ready\n", "")  # of the workers that start after that
+    assert (code, output, errors) == (0, "interrupted\n[0, 1, 2]\n", "")
+
+
+AT_EXIT = """
+import atexit
+stream = ParallelStreamer(Streamer(blocked), timeout=1000, **options)
+items = iter(stream)
+next(items)
+atexit.register(say_when_waiting, "ready")  # and after that the stream is closed
+"""
+
+
+@every_process
+def test_ctrl_c_while_the_interpreter_waits_for_workers_at_its_end(kind, tmp_path):
+    with run(tmp_path, kind, AT_EXIT) as script:
+        script.wait_for("ready")
+        offspring = script.offspring()
+        script.signal_group(signal.SIGINT)
+        _, output, errors = script.finish()
+        assert not offspring.wait(0.2)
+    assert output == ""
+    assert errors.count("KeyboardInterrupt") == 1
 
 
 FORKED = """
@@ -162,13 +295,6 @@ say("done")
 """
 
 
-@process_backends
-def test_a_forked_process_leaves_the_pool_of_its_parent_alone(backend, tmp_path):
-    with run(tmp_path, {"backend": backend}, FORKED) as script:
-        code, output, errors = script.finish()
-    assert (code, output, errors) == (0, "done\n", "")
-
-
 TWO_POOLS = """
 one = ParallelStreamer(Streamer(endless), backend=options["backend"])
 other = ParallelStreamer(Streamer(endless), backend=options["backend"], start_method="fork")
@@ -181,9 +307,64 @@ say("done")
 """
 
 
+ONE_AFTER_THE_OTHER = """
+from pescador.backends.launch import START_METHODS
+for method in START_METHODS:
+    stream = ParallelStreamer(Streamer(endless), start_method=method, **options)
+    for i, item in enumerate(stream):
+        if i == 20:
+            break
+    assert len(list(stream.iterate(20))) == 20
+say("done")
+"""
+
+
+COLLECTED = """
+import gc
+gc.set_threshold(1)  # pools are closed by the collector, while others are opened
+
+class Holder:
+    pass
+
+for i in range(10):
+    holder = Holder()
+    holder.itself = holder
+    holder.stream = ParallelStreamer(Streamer(range, 10**6), **options)
+    holder.items = iter(holder.stream)
+    next(holder.items)
+say("done")
+"""
+
+
+COLLECTED_ELSEWHERE = """
+import gc
+gc.disable()
+for i in range(10):
+    cycle = [ParallelStreamer(Streamer(range, 10**6), **options)]
+    cycle += [iter(cycle[0]), cycle]
+    next(cycle[1])
+    del cycle
+    thread = threading.Thread(target=gc.collect)
+    thread.start()  # closes that pool, while this one is opened
+    assert list(ParallelStreamer(Streamer(range, 1000), **options)) == list(range(1000))
+    thread.join()
+say("done")
+"""
+
+
+SCRIPTS = {
+    "forked-process-leaves-the-pool-of-its-parent-alone": FORKED,
+    "pools-of-different-start-methods-end-in-any-order": TWO_POOLS,
+    "start-methods-may-follow-one-another": ONE_AFTER_THE_OTHER,
+    "pools-in-cycles-are-closed-by-the-collector": COLLECTED,
+    "the-collector-runs-in-another-thread": COLLECTED_ELSEWHERE,
+}
+
+
 @process_backends
-def test_pools_of_different_start_methods_end_in_any_order(backend, tmp_path):
-    with run(tmp_path, {"backend": backend}, TWO_POOLS) as script:
+@pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS)
+def test_scripts_that_check_themselves(backend, text, tmp_path):
+    with run(tmp_path, {"backend": backend}, text) as script:
         assert script.finish() == (0, "done\n", "")
 
 
@@ -243,46 +424,6 @@ print("done")
 def test_a_script_without_a_guard_works_with_what_it_defines(kind, tmp_path):
     with run(tmp_path, kind, UNGUARDED) as script:
         assert script.finish() == (0, "once\ndone\n", "")
-
-
-ONE_AFTER_THE_OTHER = """
-for method in {methods!r}:
-    stream = ParallelStreamer(Streamer(endless), start_method=method, **options)
-    for i, item in enumerate(stream):
-        if i == 20:
-            break
-    assert len(list(stream.iterate(20))) == 20
-say("done")
-"""
-
-
-@process_backends
-def test_start_methods_may_follow_one_another(backend, tmp_path):
-    with run(tmp_path, {"backend": backend}, ONE_AFTER_THE_OTHER.format(methods=START_METHODS)) as script:
-        assert script.finish() == (0, "done\n", "")
-
-
-COLLECTED = """
-import gc
-gc.set_threshold(1)  # pools are closed by the collector, while others are opened
-
-class Holder:
-    pass
-
-for i in range(10):
-    holder = Holder()
-    holder.itself = holder
-    holder.stream = ParallelStreamer(Streamer(range, 10**6), **options)
-    holder.items = iter(holder.stream)
-    next(holder.items)
-say("done")
-"""
-
-
-@process_backends
-def test_pools_in_cycles_are_closed_by_the_collector(backend, tmp_path):
-    with run(tmp_path, {"backend": backend}, COLLECTED) as script:
-        assert script.finish() == (0, "done\n", "")
 
 
 BIG_SURROUNDINGS = """

@@ -1,56 +1,20 @@
-"""What goes wrong on a worker arrives in the consumer, and nothing of it stays."""
+"""What goes wrong on a worker arrives in the consumer, and nothing of it stays: beyond the table."""
 
 import gc
 import os
 import signal
-import sys
 import threading
 import time
-import traceback
+from collections import deque
+from contextlib import closing
 
 import numpy as np
 import pytest
 
-from pescador import DataError, ParallelStreamer, PescadorError, Streamer, WorkerError
-from pescador.backends.errors import RemoteTraceback
+from pescador import ParallelStreamer, PescadorError, Streamer, WorkerError, backends
+from pescador.seeding import Seed
 
-from ..kinds import PATIENCE, Gone, every_background, every_kind, every_process, worker_pid
-
-
-class Told(Exception):
-    """An exception with a state."""
-
-    def __init__(self, message, code):
-        super().__init__(message, code)
-        self.code = code
-
-
-class Unpicklable(Exception):
-    def __reduce__(self):
-        raise TypeError("this one stays")
-
-
-class Unloadable(Exception):
-    """Is pickled, but its constructor takes something else than what is pickled."""
-
-    def __init__(self, one, two):
-        super().__init__(f"{one} and {two}")
-
-
-class Harmful:
-    """Cannot be loaded."""
-
-    def __reduce__(self):
-        return _raise, ("loading failed",)
-
-
-def _raise(text):
-    raise OSError(text)
-
-
-def failing(n, error, *arguments):
-    yield from range(n)
-    raise error(*arguments)
+from ..kinds import PATIENCE, Gone, every_background, every_kind, every_process, process_backends, worker_pid
 
 
 def endless():
@@ -63,11 +27,6 @@ def endless():
 def blocking(n):
     yield from range(n)
     threading.Event().wait()
-
-
-def leaving(n, leave, code):
-    yield from range(n)
-    leave(code)
 
 
 def telling(path):
@@ -94,42 +53,6 @@ def refusal(words):
     return pytest.raises(PescadorError, match=words)
 
 
-@every_kind
-def test_five_items_and_then_the_exception_with_its_traceback(kind):
-    with ParallelStreamer(Streamer(failing, 5, Told, "after five", 7), **kind) as stream:
-        for _ in range(2):  # the worker lives on
-            items, error = take_all(stream)
-            assert items == [0, 1, 2, 3, 4]
-            assert type(error) is Told
-            assert (error.args, error.code) == (("after five", 7), 7)
-            if "start_method" in kind:
-                assert type(error.__cause__) is RemoteTraceback
-                assert "in failing" in str(error.__cause__)
-            else:
-                assert "failing" in [entry.name for entry in traceback.extract_tb(error.__traceback__)]
-
-
-@every_process
-@pytest.mark.parametrize("error", [(Unpicklable,), (Unloadable, "salt", "pepper")], ids=["pickle", "load"])
-def test_an_exception_that_cannot_travel_arrives_as_text(kind, error):
-    with ParallelStreamer(Streamer(failing, 5, *error), **kind) as stream:
-        items, caught = take_all(stream)
-    assert items == [0, 1, 2, 3, 4]
-    assert type(caught) is WorkerError
-    assert error[0].__name__ in str(caught)
-    assert "in failing" in str(caught)
-    assert ("salt and pepper" in str(caught)) == (len(error) > 1)
-
-
-@every_process
-def test_a_recipe_that_cannot_be_pickled_names_the_remedy(kind):
-    with (
-        ParallelStreamer(Streamer(failing, threading.Lock(), OSError), **kind) as stream,
-        refusal("must be picklable"),
-    ):
-        list(stream)
-
-
 @every_process
 def test_an_open_iterator_cannot_be_shipped_and_the_message_names_the_fix(kind):
     with (
@@ -137,37 +60,6 @@ def test_an_open_iterator_cannot_be_shipped_and_the_message_names_the_fix(kind):
         refusal(r"Streamer\(buffer_stream, stream, 16\)"),
     ):
         list(stream)
-
-
-@every_process
-def test_a_recipe_that_cannot_be_loaded_raises(kind):
-    with ParallelStreamer(Streamer(failing, Harmful(), OSError), **kind) as stream:
-        _, error = take_all(stream)
-        assert type(error) is WorkerError
-        assert "loading failed" in str(error)
-
-
-@every_process
-def test_an_item_that_cannot_be_sent_is_described_after_those_before_it(kind):
-    recipe = Streamer([{"x": np.zeros(3)}, {"x": np.zeros((2, 3)), "lock": _Unsendable()}, {}])
-    with ParallelStreamer(Streamer(_copies, recipe), **kind) as stream:
-        items, error = take_all(stream)
-    assert len(items) == 1
-    assert type(error) is DataError
-    assert "(2, 3)" in str(error)
-    assert "cannot be sent" in str(error)
-
-
-class _Unsendable:
-    def __init__(self):
-        self.lock = None
-
-
-def _copies(items):
-    for item in items:
-        if "lock" in item:
-            item["lock"].lock = threading.Lock()
-        yield item
 
 
 @every_process
@@ -209,23 +101,6 @@ def test_all_streams_of_a_killed_worker_learn_of_it(kind):
             _, error = take_all(items)
             assert type(error) is WorkerError
             assert f"{pid} was killed by SIGKILL" in str(error)
-
-
-@every_kind
-def test_sys_exit_in_a_generator_raises_in_the_consumer(kind):
-    with ParallelStreamer(Streamer(leaving, 3, sys.exit, 7), **kind) as stream:
-        items, error = take_all(stream)
-    assert items == [0, 1, 2]
-    assert type(error) is SystemExit
-    assert error.code == 7
-
-
-@every_process
-def test_os_exit_in_a_generator_is_a_death(kind):
-    with ParallelStreamer(Streamer(leaving, 0, os._exit, 7), **kind) as stream:
-        _, error = take_all(stream)
-    assert type(error) is WorkerError
-    assert "exited with code 7" in str(error)
 
 
 @every_background
@@ -317,6 +192,23 @@ def test_items_that_came_before_the_end_of_the_pool_are_dropped_with_it(kind):
         next(items)
     kept["x"] += 1  # still there
     assert kept["x"].sum() == 50_000
+
+
+@process_backends
+def test_a_record_that_comes_while_its_stream_is_closed_is_given_back(backend):
+    pool = backends.get(backend)().open(1, timeout=5, seed=Seed())
+    with closing(pool):
+        stream = pool.open(Streamer([{"x": np.zeros(50_000)}] * 10), Seed(), None, 1)
+
+        class Queue(deque):
+            def append(self, entry):
+                stream.close()  # as another thread may, just now
+                super().append(entry)
+
+        stream.queue = Queue()
+        assert list(stream) == []
+        assert not stream.queue
+        assert pool.workers[0]._receiver.n_released == 50_000 * 8
 
 
 @every_background
