@@ -109,7 +109,7 @@ class Process(ABC):
         }
         return f"was killed by {name}{hints.get(name, '')}"
 
-    def kill(self, number: signal.Signals) -> None:
+    def kill(self, number: int) -> None:
         """Send a signal to the process if it has not ended yet."""
         if not self._ended:
             with contextlib.suppress(ProcessLookupError):
@@ -319,19 +319,21 @@ def _python(code: str) -> list[str]:
     return [sys.executable, *_args_from_interpreter_flags(), "-c", code, MARK + this_owner()]
 
 
-def end(processes: list[Process], timeout: float) -> None:
-    """Wait for processes that were asked to end; terminate, then kill those that don't."""
+def end(
+    processes: list[Process], timeout: float, number: int = signal.SIGTERM, patience: float = 0.5
+) -> None:
+    """Wait for processes that were asked to end; terminate with a signal, then kill those that don't."""
     deadline = time.monotonic() + timeout
     left = [process for process in processes if not process.wait(max(0, deadline - time.monotonic()))]
-    for number, patience in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
-        # Whatever such a process started goes with it.
+    for signal_number, seconds in ((number, patience), (signal.SIGKILL, 5.0)):
+        # Whatever such a process started goes with it, if need be by SIGTERM.
         offspring = [child for process in left for child in _offspring(process.pid)]
         for process in left:
-            process.kill(number)
+            process.kill(signal_number)
         for child in offspring:
             with contextlib.suppress(psutil.Error):
-                child.send_signal(number)
-        left = [process for process in left if not process.wait(patience)]
+                child.send_signal(min(signal_number, signal.SIGTERM))
+        left = [process for process in left if not process.wait(seconds)]
 
 
 def _offspring(pid: int) -> list[psutil.Process]:
