@@ -37,7 +37,7 @@ from .link import Link
 from .orphans import MARK, reclaim_once
 from .owner import this_owner, watch
 
-__all__ = ["START_METHODS", "Process", "check_start_method", "end"]
+__all__ = ["START_METHODS", "Process", "check_start_method", "end", "python_command"]
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -158,7 +158,7 @@ class _Zygote:
         self._link, other = Link.pair()
         descriptor = other.socket.fileno()
         self._process = subprocess.Popen(
-            _python(f"from pescador.backends.zygote import main; main({descriptor})"),
+            python_command(f"from pescador.backends.zygote import main; main({descriptor})"),
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
         )
@@ -270,7 +270,7 @@ class Launcher:
 
 def _spawn(descriptors: tuple[int, int]) -> Process:
     code = f"from pescador.backends.process_worker import main; main{descriptors}"
-    process = subprocess.Popen(_python(code), pass_fds=descriptors, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(python_command(code), pass_fds=descriptors, stdin=subprocess.DEVNULL)
     process.returncode = 0  # it is reaped by _Child; nobody is to wait for it, nor to warn of it
     return _Child(process.pid)
 
@@ -309,7 +309,7 @@ def _flush() -> None:
             file.flush()
 
 
-def _python(code: str) -> list[str]:
+def python_command(code: str) -> list[str]:
     """Return the command line of an interpreter like this one, marked as ours."""
     if not sys.executable:
         raise PescadorError(

@@ -150,9 +150,9 @@ def without_reports():
     release.wait()
 
 
-@every_process
-def test_a_worker_that_ignores_the_signal_is_killed(kind):
-    with opened(Streamer(stuck, without_reports), **kind) as stream:
+@process_backends
+def test_a_worker_that_ignores_the_signal_is_killed(backend):
+    with opened(Streamer(stuck, without_reports), backend=backend) as stream:
         items = iter(stream)
         pid = next(items)
         assert "It gave no stack: the process was sleeping." in stalls(items)
@@ -183,9 +183,9 @@ def test_a_wait_that_ended_far_too_late_does_not_count():
         assert list(items) == []
 
 
-@every_worker
-def test_all_streams_of_a_stalled_worker_raise_also_those_opened_later(kind):
-    with opened(Streamer(stuck, wait_for_an_event), **kind) as stream:
+@every_background
+def test_all_streams_of_a_stalled_worker_raise_also_those_opened_later(backend):
+    with opened(Streamer(stuck, wait_for_an_event), backend=backend) as stream:
         pool = stream._pool._pool
         items = iter(stream)
         next(items)
