@@ -234,10 +234,10 @@ class WorkerHandle(ABC):
                     self._changed.wait()
                 if self._lacks(channel):
                     self._someone_reads = reads = True
-            if reads:
-                quiet_since = started
-                while not self.read(self.stall_timeout) and not self.give_up(quiet_since):
-                    quiet_since = time.perf_counter()
+            while reads:
+                quiet_since = time.perf_counter()
+                if self.read(self.stall_timeout) or self.give_up(quiet_since):
+                    break
         finally:
             if reads:
                 with self._changed:
@@ -260,6 +260,7 @@ class WorkerHandle(ABC):
         else:
             waiting = ", ".join(sorted(set(names.values())))
             ran = f"It was starting, or loading, opening or closing a stream; open were {waiting}."
+        quiet = max(quiet, self.stall_timeout)  # it was that long where no command could be sent
         for_how_long = f"for {quiet:.1f} s (stall_timeout={self.stall_timeout})"
         self.stalled = f"{worker} delivered nothing {for_how_long}. {ran} {words}"
         self.fail(lambda: WorkerError(self.stalled))

@@ -211,6 +211,9 @@ class _ProcessHandle(WorkerHandle):
     ) -> None:
         super().__init__(stall_timeout)
         self._report = report
+        self._is_deaf = False  # it took no command for `stall_timeout`
+        if stall_timeout is not None:
+            link.limit(stall_timeout)
         self.process = process
         self.link = link
         self.statistics.pid = process.pid
@@ -226,11 +229,15 @@ class _ProcessHandle(WorkerHandle):
         self._dead = False
 
     def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
-        if not self.is_ours():
+        if not self.is_ours() or self._is_deaf:
             return
-        # If the worker is gone, whoever waits for it learns of that.
-        with contextlib.suppress(OSError):
+        # If the worker is gone, or has stalled, whoever waits for it learns of that.
+        try:
             self.link.send(pickle.dumps((name, *arguments), 5), descriptors)
+        except BlockingIOError:
+            self._is_deaf = True
+        except OSError:
+            pass
 
     def _return_released(self) -> None:
         extents = self._receiver.take_released()
@@ -251,6 +258,8 @@ class _ProcessHandle(WorkerHandle):
             self.command("forget", recipe.number)
 
     def read(self, timeout: float | None) -> bool:
+        if self._is_deaf and not self.stalled:
+            return False
         self._return_released()
         try:
             deadline = time.perf_counter() + SPIN_SECONDS

@@ -59,7 +59,7 @@ def report_to(descriptor: int) -> memoryview:
     signal.signal(STALL_SIGNAL, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [STALL_SIGNAL])
     faulthandler.register(STALL_SIGNAL, descriptor, all_threads=True, chain=True)
-    return memoryview(mmap.mmap(descriptor, _NUMBER.size)).cast("B").cast("Q")
+    return memoryview(mmap.mmap(descriptor, _NUMBER.size)).cast("Q")
 
 
 def process_state(pid: int) -> str:

@@ -165,6 +165,20 @@ def slow(n):
         yield i
 
 
+@process_backends
+def test_a_worker_that_takes_no_commands_does_not_keep_the_consumer_from_noticing(backend):
+    with opened(Streamer(stuck, wait_for_an_event), backend=backend) as stream:
+        pool = stream._pool._pool
+        (worker,) = pool.workers
+        worker.link.limit(STALL)
+        items = iter(stream)
+        pid = next(items)
+        while not worker._is_deaf:
+            pool.open(Streamer([bytes(20_000)]), SEED, None, None)
+        assert "in wait_for_an_event" in stalls(items)
+        assert gone([pid])
+
+
 @every_background
 def test_a_slow_stream_does_not_stall_as_long_as_something_comes(backend):
     # Longer than what it may be quiet, in sum.
