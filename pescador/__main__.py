@@ -1,4 +1,4 @@
-"""Command line: ``python -m pescador clean [--dry-run]``."""
+"""Command line: ``python -m pescador clean [--dry-run]`` and ``python -m pescador doctor``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     clean = commands.add_parser("clean", help="remove worker processes and shared memory whose owner is dead")
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    doctor = commands.add_parser("doctor", help="check that every backend can run on this machine")
+    doctor.add_argument("--timeout", type=float, default=7, help="seconds for an item to come (default: 7)")
     options = parser.parse_args(arguments)
+    if options.command == "doctor":
+        return _doctor(options.timeout)
 
     found = orphans.reclaim(options.dry_run)
     for what in found:
@@ -24,6 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not found:
         print("nothing is left behind")
     return 0
+
+
+def _doctor(timeout: float) -> int:
+    from .doctor import examine
+
+    failed = False
+    for finding in examine(timeout):
+        print(finding, flush=True)
+        failed |= finding.state == "fail"
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -21,4 +21,4 @@ class DataError(PescadorError, ValueError):
 
 
 class WorkerError(PescadorError, RuntimeError):
-    """A background worker died, or what it sent cannot be understood."""
+    """A background worker died or stalled, or what it sent cannot be understood."""

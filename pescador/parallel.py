@@ -54,6 +54,13 @@ class ParallelStreamer(Streamer[T_co]):
         with at least 4 items each.
     timeout : float
         Seconds that :meth:`close` waits for a worker before it is terminated.
+    stall_timeout : float, optional
+        Seconds that the consumer waits for an item while the worker delivers nothing, until WorkerError
+        is raised. It says which stream ran, for how long, and the stack of the worker (of every thread of
+        it, also in compiled code; none if the process is stopped). The worker process and what it started
+        are ended, and the next iteration starts a new one. A thread cannot be ended: it goes on until its
+        generator returns; and one whose compiled code keeps Python's lock keeps the consumer from
+        noticing. 'serial' has no worker to wait for, and ignores this. By default, the wait is unbounded.
     start_method : {'forkserver', 'spawn', 'fork'}, optional
         How worker processes start. By default they are forked from a clean process that runs no
         threads of yours.
@@ -68,7 +75,7 @@ class ParallelStreamer(Streamer[T_co]):
     ------
     PescadorError
         If a parameter has a value that cannot work. While iterating: what the stream raises, with the
-        worker's traceback as its cause, and WorkerError if the worker died.
+        worker's traceback as its cause, and WorkerError if the worker died or stalled.
 
     Examples
     --------
@@ -92,6 +99,7 @@ class ParallelStreamer(Streamer[T_co]):
         *,
         prefetch: int | None = None,
         timeout: float = 5,
+        stall_timeout: float | None = None,
         start_method: str | None = None,
         open_ahead: int | None = None,
         **options: Any,
@@ -103,6 +111,12 @@ class ParallelStreamer(Streamer[T_co]):
             raise ParameterError(f"prefetch must be None or a whole number from 1 on, got {prefetch!r}")
         if not isinstance(timeout, int | float) or not 0 <= timeout <= MAX_TIMEOUT:
             raise ParameterError(f"timeout is in seconds, from 0 to {MAX_TIMEOUT:,}, got {timeout!r}")
+        if stall_timeout is not None and (
+            not isinstance(stall_timeout, int | float) or not 0 < stall_timeout <= MAX_TIMEOUT
+        ):
+            raise ParameterError(
+                f"stall_timeout is None or seconds, above 0 and up to {MAX_TIMEOUT:,}, got {stall_timeout!r}"
+            )
         if not isinstance(open_ahead, int | None) or (open_ahead is not None and open_ahead < 0):
             raise ParameterError(f"open_ahead must be None or a whole number from 0 on, got {open_ahead!r}")
         if n_workers > 1 and not isinstance(_root(self), BaseMux):
@@ -118,7 +132,8 @@ class ParallelStreamer(Streamer[T_co]):
         self.prefetch = prefetch
         self.open_ahead = n_workers if open_ahead is None else open_ahead
         self.timeout = timeout
-        self._pool = _PoolKeeper(backend, n_workers, timeout, options)
+        self.stall_timeout = stall_timeout
+        self._pool = _PoolKeeper(backend, n_workers, timeout, stall_timeout, options)
 
     def _iterate(self, max_iter: int | None) -> Generator[T_co, None, None]:
         if max_iter == 0:
@@ -264,8 +279,15 @@ def _root(streamer: Streamer[Any]) -> Any:
 class _PoolKeeper:
     """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them."""
 
-    def __init__(self, backend: str, n_workers: int, timeout: float, options: dict[str, Any]) -> None:
-        self._recipe = (backend, n_workers, timeout, options)
+    def __init__(
+        self,
+        backend: str,
+        n_workers: int,
+        timeout: float,
+        stall_timeout: float | None,
+        options: dict[str, Any],
+    ) -> None:
+        self._recipe = (backend, n_workers, timeout, stall_timeout, options)
         self._lock = threading.Lock()
         self._pool: Pool | None = None
         self._pid = os.getpid()
@@ -296,8 +318,10 @@ class _PoolKeeper:
                 self._finalizer()
                 self._pool = None
             if self._pool is None:
-                _, n_workers, timeout, _ = self._recipe
-                self._pool = self._backend.open(n_workers, timeout=timeout, seed=seed)
+                _, n_workers, timeout, stall_timeout, _ = self._recipe
+                self._pool = self._backend.open(
+                    n_workers, timeout=timeout, stall_timeout=stall_timeout, seed=seed
+                )
                 self._finalizer = weakref.finalize(self, _close, self._pool, self._pid)
             return self._pool
 

@@ -22,6 +22,7 @@ errors.py    exceptions as bytes
 segment.py   shared memory
 ring.py      the ring buffer in it
 owner.py     pid and start time of a process
+stall.py     what a worker was doing when it stalled
 orphans.py   reclaiming what a killed process left
 
 Third parties add backends with :func:`register`, or with an entry point in the group

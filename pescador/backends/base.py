@@ -100,7 +100,7 @@ class Pool(ABC):
 
     @property
     def broken(self) -> bool:
-        """Whether a worker died, so that a new pool must be opened for the next stream."""
+        """Whether a worker died or stalled, so that a new pool must be opened for the next stream."""
         return False
 
 
@@ -108,7 +108,7 @@ class Backend(ABC):
     """Opens pools. Its constructor takes the options of the backend, and checks them."""
 
     @abstractmethod
-    def open(self, n_workers: int, *, timeout: float, seed: Seed) -> Pool:
+    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
         """Open a pool.
 
         Parameters
@@ -117,6 +117,9 @@ class Backend(ABC):
             Number of workers.
         timeout : float
             Seconds that ``close()`` waits for a worker before it is terminated.
+        stall_timeout : float or None
+            A worker that delivers nothing to a waiting consumer for so many seconds is given up: all its
+            streams raise WorkerError. None: never.
         seed : Seed
             Workers in processes of their own seed their global generators from its children.
         """

@@ -37,7 +37,7 @@ from .link import Link
 from .orphans import MARK, reclaim_once
 from .owner import this_owner, watch
 
-__all__ = ["START_METHODS", "Process", "check_start_method", "end"]
+__all__ = ["START_METHODS", "Process", "check_start_method", "end", "python_command"]
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -109,7 +109,7 @@ class Process(ABC):
         }
         return f"was killed by {name}{hints.get(name, '')}"
 
-    def kill(self, number: signal.Signals) -> None:
+    def kill(self, number: int) -> None:
         """Send a signal to the process if it has not ended yet."""
         if not self._ended:
             with contextlib.suppress(ProcessLookupError):
@@ -157,7 +157,7 @@ class _Zygote:
         self.owner = this_owner()
         self._link, other = Link.pair()
         descriptor = other.socket.fileno()
-        command = _python(f"from pescador.backends.zygote import main; main({descriptor})")
+        command = python_command(f"from pescador.backends.zygote import main; main({descriptor})")
         try:
             with contextlib.closing(other), _interrupts_held():
                 self._process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
@@ -280,7 +280,7 @@ class Launcher:
 
 def _spawn(descriptors: tuple[int, int]) -> Process:
     code = f"from pescador.backends.process_worker import main; main{descriptors}"
-    process = subprocess.Popen(_python(code), pass_fds=descriptors, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(python_command(code), pass_fds=descriptors, stdin=subprocess.DEVNULL)
     process.returncode = 0  # it is reaped by _Child; nobody is to wait for it, nor to warn of it
     return _Child(process.pid)
 
@@ -338,7 +338,7 @@ def _flush() -> None:
             file.flush()
 
 
-def _python(code: str) -> list[str]:
+def python_command(code: str) -> list[str]:
     """Return the command line of an interpreter like this one, marked as ours."""
     if not sys.executable:
         raise PescadorError(
@@ -348,21 +348,24 @@ def _python(code: str) -> list[str]:
     return [sys.executable, *_args_from_interpreter_flags(), "-c", code, MARK + this_owner()]
 
 
-def end(processes: list[Process], timeout: float) -> None:
-    """Wait for processes that were asked to end; terminate, then kill those that don't."""
+def end(
+    processes: list[Process], timeout: float, number: int = signal.SIGTERM, patience: float = 0.5
+) -> None:
+    """Wait for processes that were asked to end; terminate with a signal, then kill those that don't."""
     deadline = time.monotonic() + timeout
     left = [process for process in processes if not process.wait(max(0, deadline - time.monotonic()))]
-    for number, patience in ((signal.SIGTERM, 0.5), (signal.SIGKILL, 5.0)):
-        # Whatever such a process started goes with it.
+    for signal_number, seconds in ((number, patience), (signal.SIGKILL, 5.0)):
+        # Whatever such a process started goes with it, if need be by SIGTERM.
         offspring = [child for process in left for child in _offspring(process.pid)]
         for process in left:
-            process.kill(number)
-            process.kill(signal.SIGCONT)  # one that is stopped would not see the other signal
+            process.kill(signal_number)
+            if signal_number == signal.SIGTERM:
+                process.kill(signal.SIGCONT)  # one that is stopped would not see the other signal
         for child in offspring:
             with contextlib.suppress(psutil.Error):
-                child.send_signal(number)
+                child.send_signal(min(signal_number, signal.SIGTERM))
                 child.send_signal(signal.SIGCONT)
-        left = [process for process in left if not process.wait(patience)]
+        left = [process for process in left if not process.wait(seconds)]
 
 
 def _offspring(pid: int) -> list[psutil.Process]:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import select
 import socket
+import struct
 import tempfile
 from collections.abc import Sequence
 
@@ -50,7 +51,7 @@ class Link:
         Raises
         ------
         BlockingIOError
-            If there is no room, and `block` is false.
+            If there is no room, and `block` is false or :meth:`limit` was called.
         OSError
             If the other side is gone.
         """
@@ -102,6 +103,12 @@ class Link:
                 return self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, flags)[:2]
             except ConnectionResetError:  # once, when it went without having read all; now comes what it sent
                 continue
+
+    def limit(self, seconds: float) -> None:
+        """Have a send that blocks give up after so many seconds."""
+        whole = int(seconds)
+        interval = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
     def wait(self, writable: bool = False) -> bool:
         """Wait until a message is there, or (`writable`) one can be sent; return whether one is there."""

@@ -17,7 +17,7 @@ import psutil
 from . import segment
 from .owner import owner_is_alive
 
-__all__ = ["MARK", "processes", "reclaim", "reclaim_once"]
+__all__ = ["MARK", "processes", "reclaim", "reclaim_nothing", "reclaim_once"]
 
 MARK = "pescador-worker-"
 """Start of the last argument of our processes, before ``<pid>-<start time>`` of their consumer."""
@@ -50,6 +50,12 @@ def reclaim(dry_run: bool = False) -> list[str]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
     return found + [f"segment {name}" for name in segment.reclaim(dry_run)]
+
+
+def reclaim_nothing() -> None:
+    """Have this process leave alone what it would reclaim when it starts workers."""
+    global _reclaimed_by
+    _reclaimed_by = os.getpid()
 
 
 def reclaim_once() -> None:

@@ -8,6 +8,9 @@ Any thread may use a channel, one at a time. All channels of one worker are fed 
 waits first (see :meth:`WorkerHandle.wait`); a queue is a deque, whose operations are atomic, so taking
 an item that is there needs no lock. ``close()`` takes no lock at all: the garbage collector may call it
 anywhere, also where this thread already holds one.
+
+A worker *stalls* when a consumer waits and nothing comes for `stall_timeout` seconds, for any of its
+streams: it runs one generator at a time, so the one that ran is stuck. It is given up, as one that died.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from ..core import Streamer
-from ..exceptions import PescadorError
+from ..exceptions import PescadorError, WorkerError
 from ..seeding import Seed
 from .base import Pool, Stream, WorkerStats
 
@@ -40,6 +43,11 @@ WINDOW_BYTES = 1 << 22
 
 
 _NOTHING = object()
+
+
+# Seconds by which a wait may end late. If it is more, this process did not run (Ctrl-Z, or a machine that
+# was suspended), nor did the worker, perhaps: then the wait begins anew.
+LATE_SECONDS = 1.0
 
 
 class End:
@@ -176,8 +184,10 @@ class Channel(Generic[T]):
 class WorkerHandle(ABC):
     """The consumer's side of one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, stall_timeout: float | None) -> None:
         self._consumer = os.getpid()
+        self.stall_timeout = stall_timeout
+        self.stalled = ""  # what to tell, if it did
         self.channels: dict[int, Channel[Any]] = {}
         self.statistics = WorkerStats()
         self._changed = threading.Condition()
@@ -192,10 +202,23 @@ class WorkerHandle(ABC):
         """Send a command to the worker; does nothing if it is gone."""
 
     @abstractmethod
-    def read(self) -> None:
+    def read(self, timeout: float | None) -> bool:
         """Wait until something came from the worker, and put it into the queues.
 
-        If the worker is dead, put a Failure into every queue.
+        If the worker is dead, put a Failure into every queue. Return False if nothing came in so many
+        seconds.
+        """
+
+    @abstractmethod
+    def end_stalled(self) -> tuple[int, str, str]:
+        """End the worker, if that can be done, and put what it still delivered into the queues.
+
+        Returns
+        -------
+        number : int
+            Of the stream whose generator ran; 0 if none did.
+        worker, words : str
+            For the error: which worker it is, and what became of it, with its stack.
         """
 
     def deliver(self, entry: Any) -> Any:
@@ -209,7 +232,10 @@ class WorkerHandle(ABC):
     def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
         """Start a stream that feeds `channel`."""
         self.channels[channel.number] = channel
-        self.command("open", channel.number, recipe, seed, max_iter, channel.window)
+        if self.stalled:
+            channel.queue.append(Failure(WorkerError(self.stalled)))
+        else:
+            self.command("open", channel.number, recipe, seed, max_iter, channel.window)
 
     def forget(self, channel: Channel[Any]) -> None:
         """Have whatever still comes for a channel dropped."""
@@ -228,8 +254,10 @@ class WorkerHandle(ABC):
                     self._changed.wait()
                 if self._lacks(channel):
                     self._someone_reads = reads = True
-            if reads:
-                self.read()
+            while reads:
+                quiet_since = time.perf_counter()
+                if self.read(self.stall_timeout) or self.give_up(quiet_since):
+                    break
         finally:
             if reads:
                 self._someone_reads = False  # first, for a Ctrl-C may come while the lock is taken
@@ -240,6 +268,28 @@ class WorkerHandle(ABC):
     def _lacks(self, channel: Channel[Any]) -> bool:
         return not channel.queue and channel.number in self.channels
 
+    def give_up(self, quiet_since: float) -> bool:
+        """Have all streams raise, because nothing came for so long; return whether it was so."""
+        quiet = time.perf_counter() - quiet_since
+        if self.stall_timeout is None or quiet > self.stall_timeout + LATE_SECONDS:
+            return False
+        names = {channel.number: channel.name for channel in list(self.channels.values())}
+        number, worker, words = self.end_stalled()
+        if number:
+            ran = f"It was running {names.get(number, 'a stream that was closed')}."
+        else:
+            waiting = ", ".join(sorted(set(names.values())))
+            ran = f"It was starting, or loading, opening or closing a stream; open were {waiting}."
+        quiet = max(quiet, self.stall_timeout)  # it was that long where no command could be sent
+        for_how_long = f"for {quiet:.1f} s (stall_timeout={self.stall_timeout})"
+        self.stalled = f"{worker} delivered nothing {for_how_long}. {ran} {words}"
+        self.fail(lambda: WorkerError(self.stalled))
+        return True
+
+    def is_dead(self) -> bool:
+        """Whether the worker has ended, or was given up."""
+        return bool(self.stalled)
+
     def fail(self, make_error: Callable[[], BaseException]) -> None:
         """Put a Failure into every queue."""
         for channel in list(self.channels.values()):
@@ -249,7 +299,8 @@ class WorkerHandle(ABC):
         """Have all streams raise, because the pool is closed."""
         for channel in list(self.channels.values()):
             channel.queue.clear()
-        self.fail(lambda: PescadorError("the ParallelStreamer was closed while this stream was open"))
+        closed = "the ParallelStreamer was closed while this stream was open"
+        self.fail(lambda: WorkerError(self.stalled) if self.stalled else PescadorError(closed))
 
     def stats(self) -> WorkerStats:
         """Return what this worker did so far."""
@@ -293,6 +344,10 @@ class WorkerPool(Pool):
     @abstractmethod
     def end_workers(self) -> None:
         """End all workers, and wait until they are gone."""
+
+    @property
+    def broken(self) -> bool:
+        return any(worker.is_dead() for worker in self.workers)
 
     def stats(self) -> list[WorkerStats]:
         return [worker.stats() for worker in self.workers]

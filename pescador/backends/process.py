@@ -31,6 +31,7 @@ from .owner import this_owner
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
 from .recipe import Recipe, Recipes
 from .segment import Bytes
+from .stall import STALL_SIGNAL, Report, process_state
 from .wire import NOWHERE, Extent
 
 __all__ = ["ProcessBackend", "Receiver"]
@@ -43,6 +44,9 @@ SPIN_SECONDS = 50e-6
 
 # How long a consumer sleeps until it rings the bell, for items that the worker has packed but not sent.
 BELL_MILLISECONDS = 2
+
+# How long a worker that stalled may take to write its stack.
+STACK_SECONDS = 1.0
 
 
 class Receiver(ABC):
@@ -111,20 +115,24 @@ class ProcessBackend(Backend):
     def transport(self, link: Link, process: Process | None) -> tuple[Any, dict[str, Any], Any]:
         """Return the class of the Sender, its options, and a function that makes the Receiver."""
 
-    def open(self, n_workers: int, *, timeout: float, seed: Seed) -> Pool:
+    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
         """Start the workers, side by side."""
         launcher = Launcher(self.start_method)
         workers: list[WorkerHandle] = []
         try:
             for number in range(n_workers):
-                workers.append(_start(self, launcher, seed.child(WORKER, number), n_workers == 1))
+                workers_seed = seed.child(WORKER, number)
+                workers.append(_start(self, launcher, workers_seed, n_workers == 1, stall_timeout))
         except BaseException:
             _end(workers, launcher, timeout)
             raise
         return _ProcessPool(workers, launcher, timeout)
 
 
-def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool) -> _ProcessHandle:
+def _start(
+    backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool, stall_timeout: float | None
+) -> _ProcessHandle:
+    report = None if stall_timeout is None else Report()
     link, workers_link = Link.pair()
     workers_bell, bell = os.pipe()
     process = None
@@ -142,11 +150,14 @@ def _start(backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool)
             "transport": (sender, options),
         }
         with contextlib.suppress(OSError):  # as of any command, see there
-            link.send(pickle.dumps(setup, 5))
-        return _ProcessHandle(process, link, bell, make_receiver(link, process.pidfd), alone)
+            link.send(pickle.dumps(setup, 5), () if report is None else (report.fileno(),))
+        receiver = make_receiver(link, process.pidfd)
+        return _ProcessHandle(process, link, bell, receiver, alone, stall_timeout, report)
     except BaseException:
         link.close()
         os.close(bell)
+        if report is not None:
+            report.close()
         if process is not None:
             end([process], 0)
         raise
@@ -191,18 +202,25 @@ class _ProcessPool(WorkerPool):
         _end(self.workers, self._launcher, self._timeout)
         self._recipes.close()
 
-    @property
-    def broken(self) -> bool:
-        return any(isinstance(worker, _ProcessHandle) and worker.is_dead() for worker in self.workers)
-
 
 class _ProcessHandle(WorkerHandle):
     """The consumer's side of a worker process."""
 
     def __init__(
-        self, process: Process, link: Link, bell: int, receiver: Receiver, keeps_recipes: bool
+        self,
+        process: Process,
+        link: Link,
+        bell: int,
+        receiver: Receiver,
+        keeps_recipes: bool,
+        stall_timeout: float | None,
+        report: Report | None,
     ) -> None:
-        super().__init__()
+        super().__init__(stall_timeout)
+        self._report = report
+        self._is_deaf = False  # it took no command for `stall_timeout`
+        if stall_timeout is not None:
+            link.limit(stall_timeout)
         self.process = process
         self.link = link
         self.statistics.pid = process.pid
@@ -218,11 +236,15 @@ class _ProcessHandle(WorkerHandle):
         self._dead = False
 
     def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
-        if not self.is_ours():
+        if not self.is_ours() or self._is_deaf:
             return
-        # If the worker is gone, whoever waits for it learns of that.
-        with contextlib.suppress(OSError):
+        # If the worker is gone, or has stalled, whoever waits for it learns of that.
+        try:
             self.link.send(pickle.dumps((name, *arguments), 5), descriptors)
+        except BlockingIOError:
+            self._is_deaf = True
+        except OSError:
+            pass
 
     def _return_released(self) -> None:
         extents = self._receiver.take_released()
@@ -242,27 +264,45 @@ class _ProcessHandle(WorkerHandle):
         if not self._keeps_recipes:
             self.command("forget", recipe.number)
 
-    def read(self) -> None:
+    def read(self, timeout: float | None) -> bool:
+        if self._is_deaf and not self.stalled:
+            return False
         self._return_released()
         try:
             deadline = time.perf_counter() + SPIN_SECONDS
             while True:
                 if self._take_message():
-                    return
+                    return True
                 if time.perf_counter() > deadline:
                     break
             self.command("wait", self._n_received)
             if not self._receiver.wait(BELL_MILLISECONDS):
                 with contextlib.suppress(OSError):
                     os.write(self._bell, b"!")
-                self._receiver.wait(None)
+                if not self._receiver.wait(None if timeout is None else int(timeout * 1000)):
+                    return False
             if self._take_message() or not self.is_dead():
-                return
-            while self._take_message():
-                pass
+                return True
         except EOFError:
             pass
+        self._take_what_is_left()
         self._die()
+        return True
+
+    def _take_what_is_left(self) -> None:
+        with contextlib.suppress(EOFError):
+            while self._take_message():
+                pass
+
+    def end_stalled(self) -> tuple[int, str, str]:
+        assert self._report is not None
+        pid = self.process.pid
+        state = process_state(pid)
+        end([self.process], 0, STALL_SIGNAL, STACK_SECONDS)
+        self._take_what_is_left()
+        number, stack = self._report.read()
+        words = f"Its stack:\n{stack}" if stack else f"It gave no stack: the process was {state}."
+        return number, f"worker process {pid}", f"It was ended. {words}"
 
     def _take_message(self) -> bool:
         received = self._receiver.receive()
@@ -338,7 +378,6 @@ class _ProcessHandle(WorkerHandle):
                 self._receiver.release(record)
 
     def is_dead(self) -> bool:
-        """Whether the worker has ended."""
         return self._dead or self.process.wait(0)
 
     def _die(self) -> None:
@@ -351,7 +390,8 @@ class _ProcessHandle(WorkerHandle):
 
         def make_error() -> WorkerError:
             running = ", ".join(sorted(set(streams.values())))
-            return WorkerError(f"worker process {self.process.pid} {cause}. It was running {running}.{words}")
+            died = f"worker process {self.process.pid} {cause}. It was running {running}.{words}"
+            return WorkerError(self.stalled or died)
 
         self.fail(make_error)
 
@@ -370,4 +410,6 @@ class _ProcessHandle(WorkerHandle):
             self._changed.wait_for(lambda: not self._someone_reads, timeout=5)
         self._receiver.close()
         self.link.close()
+        if self._report is not None:
+            self._report.close()
         os.close(self._bell)

@@ -39,6 +39,7 @@ from .link import Link, close_all
 from .owner import start_time, watch
 from .recipe import Buffers
 from .segment import Bytes
+from .stall import report_to
 from .wire import NOWHERE, Extent
 from .worker import Stop, Unsendable, WorkerLoop, WorkerStream
 
@@ -385,12 +386,16 @@ def main(link_descriptor: int, bell: int) -> None:
     try:
         received = link.receive()
         assert received is not None
-        setup = pickle.loads(received[0])
+        message, descriptors = received
+        running = report_to(descriptors[0]) if descriptors else None  # first, for what follows may hang
+        setup = pickle.loads(message)
         consumer = _watch(setup["consumer"])
         _prepare(setup)
         make_sender, options = setup["transport"]
         sender: Sender = make_sender(link, **options)
         loop = ProcessLoop(link, sender)
+        if running is not None:
+            loop.running = running
         loop.probe()
         allocate_with(loop.allocate_array)
         _listen(loop, consumer, bell)

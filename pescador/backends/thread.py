@@ -6,8 +6,10 @@ For generators that wait, or that spend their time in code which releases the gl
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
+import traceback
 import warnings
 from typing import Any
 
@@ -23,9 +25,9 @@ __all__ = ["ThreadBackend"]
 class ThreadBackend(Backend):
     """Runs streams in threads."""
 
-    def open(self, n_workers: int, *, timeout: float, seed: Seed) -> Pool:
+    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
         """Open a pool; its threads start with their first stream."""
-        return _ThreadPool([_ThreadHandle(timeout) for _ in range(n_workers)])
+        return _ThreadPool([_ThreadHandle(timeout, stall_timeout) for _ in range(n_workers)])
 
 
 class _ThreadPool(WorkerPool):
@@ -45,8 +47,8 @@ class _ThreadHandle(WorkerHandle):
     the other.
     """
 
-    def __init__(self, timeout: float) -> None:
-        super().__init__()
+    def __init__(self, timeout: float, stall_timeout: float | None) -> None:
+        super().__init__(stall_timeout)
         self._timeout = timeout
         self._loop = _ThreadLoop(self)
         self._thread: threading.Thread | None = None
@@ -68,12 +70,14 @@ class _ThreadHandle(WorkerHandle):
             self._n_waiting += 1
             try:
                 while self._lacks(channel):
-                    self._changed.wait()
+                    quiet_since = time.perf_counter()
+                    if not self._changed.wait(self.stall_timeout) and self._lacks(channel):
+                        self.give_up(quiet_since)
             finally:
                 self._n_waiting -= 1
         self.statistics.consumer_wait += time.perf_counter() - started
 
-    def read(self) -> None:
+    def read(self, timeout: float | None) -> bool:
         raise NotImplementedError("the thread writes into the queues itself")
 
     def put(self, number: int, entry: Any) -> None:
@@ -93,6 +97,16 @@ class _ThreadHandle(WorkerHandle):
         super().fail(make_error)
         self.wake()
 
+    def end_stalled(self) -> tuple[int, str, str]:
+        self.command("stop")
+        frame = sys._current_frames().get(self._thread.ident or 0) if self._thread is not None else None
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        words = (
+            "A thread cannot be ended: this one goes on until its generator returns. Use a process backend "
+            f"for it. Its stack:\n{stack}"
+        )
+        return self._loop.running[0], "a worker thread", words
+
     def stats(self) -> Any:
         self.statistics.worker_wait = self._loop.waited
         return super().stats()
@@ -100,8 +114,8 @@ class _ThreadHandle(WorkerHandle):
     def join(self) -> None:
         """Wait until the thread has ended."""
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return
+        if thread is None or thread is threading.current_thread() or self.is_dead():
+            return  # of one that stalled, the error told
         thread.join(self._timeout)
         if thread.is_alive():
             warnings.warn(

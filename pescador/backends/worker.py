@@ -56,6 +56,9 @@ class WorkerLoop(ABC):
         self._streams: dict[int, WorkerStream] = {}
         self._ready: deque[WorkerStream] = deque()  # those that have credits
         self.waited = 0.0  # seconds
+        # The number of the stream whose generator runs, 0 if none does; a consumer that gives up waiting
+        # looks at it.
+        self.running: memoryview | list[int] = [0]
 
     @abstractmethod
     def next_command(self, block: bool) -> tuple[Any, ...] | None:
@@ -94,7 +97,9 @@ class WorkerLoop(ABC):
                 if self._ready:
                     stream = self._ready.popleft()
                     stream.is_ready = False
+                    self.running[0] = stream.number
                     self._run_slice(stream)
+                    self.running[0] = 0
                     self._enqueue(stream)
         except Stop:
             pass

@@ -1,0 +1,256 @@
+"""``python -m pescador doctor``: whether every backend can run on this machine.
+
+Limits are read from the system, and a shortage is a warning. What decides is a *trial*: for every backend
+and start method, a process of its own opens a stream and takes an item. Trials run side by side, and one
+that takes too long is killed together with all that it started, so nothing can hang, whatever is broken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import psutil
+
+from . import backends
+from .backends import orphans, segment
+from .backends.launch import START_METHODS, python_command
+from .backends.shm import MAX_RING_BYTES
+from .core import Streamer
+from .parallel import ParallelStreamer
+
+__all__ = ["Finding", "examine", "trial"]
+
+# Below these, several workers, or those of several programs, may find too little.
+FEW_DESCRIPTORS = 256
+FEW_PROCESSES = 64
+LITTLE_MEMORY = 1 << 30
+LITTLE_SHARED_MEMORY = 2 * MAX_RING_BYTES  # a ring takes at most half of what is free
+
+CGROUPS = "/sys/fs/cgroup"
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    state: Literal["ok", "warn", "fail"]
+    name: str
+    figure: str
+    remedy: str = "See the limits above"
+
+    def __str__(self) -> str:
+        line = f"{self.state:5} {self.name:16} {self.figure}"
+        if self.state == "ok":
+            return line
+        return f"{line}{'' if line[-1] in '.?' else '.'} {self.remedy}"
+
+
+def examine(timeout: float) -> Iterator[Finding]:
+    """Check everything, and give a trial so many seconds."""
+    yield Finding("ok", "system", f"{platform.platform()}, Python {platform.python_version()}")
+    checks: list[Callable[[], Finding]] = [_shared_memory, _memory, _descriptors, _processes, _leftovers]
+    for check in checks:
+        yield check()
+    yield from _trials(timeout)
+
+
+def _shared_memory() -> Finding:
+    name = "shared memory"
+    free = segment.free_bytes()
+    if free is None:
+        state: Literal["ok", "fail"] = "fail" if sys.platform == "linux" else "ok"
+        return Finding(state, name, f"{segment.FOLDER} is not there", "Mount it, or use backend='zmq'")
+    status = os.statvfs(segment.FOLDER)
+    figure = f"{_size(free)} free of {_size(status.f_blocks * status.f_frsize)} in {segment.FOLDER}"
+    remedy = (
+        f"A ring takes up to {_size(MAX_RING_BYTES)} for each worker. Enlarge it (docker run --shm-size), "
+        "choose a smaller ring_bytes, or use backend='zmq'"
+    )
+    return Finding("warn" if free < LITTLE_SHARED_MEMORY else "ok", name, figure, remedy)
+
+
+def _memory() -> Finding:
+    memory = psutil.virtual_memory()
+    found = [(memory.available, f"{_size(memory.available)} free of {_size(memory.total)}")]
+    for folder in _cgroup_folders("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            limit = _number(f"{folder}/{name}")
+            if limit is not None and limit < memory.total:
+                found.append((limit, f"{_size(limit)} for the container or job (cgroup)"))
+    limit = _soft_limit("RLIMIT_AS")
+    if limit is not None:
+        found.append((limit, f"{_size(limit)} of addresses for a process (ulimit -v)"))
+    n_bytes, figure = min(found)
+    state: Literal["ok", "warn"] = "warn" if n_bytes < LITTLE_MEMORY else "ok"
+    return Finding(state, "memory", figure, "Raise the limit, or use fewer workers and a smaller ring_bytes")
+
+
+def _descriptors() -> Finding:
+    limit = _soft_limit("RLIMIT_NOFILE")
+    if limit is None:
+        return Finding("ok", "descriptors", "no limit")
+    state: Literal["ok", "warn"] = "warn" if limit < FEW_DESCRIPTORS else "ok"
+    figure = f"{limit:,} may be open in a process (ulimit -n)"
+    return Finding(state, "descriptors", figure, "A worker takes up to 16. Raise it: ulimit -n 4096")
+
+
+def _processes() -> Finding:
+    found = []
+    for folder in _cgroup_folders("pids"):
+        used, limit = _number(f"{folder}/pids.current"), _number(f"{folder}/pids.max")
+        if used is not None and limit is not None:
+            found.append((limit - used, f"{used:,} of {limit:,} in the container or job (cgroup)"))
+    limit = _soft_limit("RLIMIT_NPROC")
+    if limit is not None and os.geteuid():  # it does not hold for root
+        used = sum(_threads_of_this_user())
+        found.append((limit - used, f"{used:,} of {limit:,} of this user (ulimit -u)"))
+    if not found:
+        return Finding("ok", "processes", "no limit")
+    room, figure = min(found)
+    state: Literal["ok", "warn"] = "warn" if room < FEW_PROCESSES else "ok"
+    remedy = "A worker is a process of two threads. Raise it (ulimit -u, docker run --pids-limit)"
+    return Finding(state, "processes", f"{figure}, threads included", remedy)
+
+
+def _leftovers() -> Finding:
+    found = orphans.reclaim(dry_run=True)
+    if not found:
+        return Finding("ok", "leftovers", "none")
+    return Finding("warn", "leftovers", ", ".join(found), "Remove them: python -m pescador clean")
+
+
+def _threads_of_this_user() -> Iterator[int]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.uids().real == os.getuid():
+                yield process.num_threads()
+
+
+def _soft_limit(name: str) -> int | None:
+    """Return a limit of this process, None if there is none."""
+    try:
+        import resource
+    except ImportError:  # pragma: no cover  # Windows
+        return None
+    limit = resource.getrlimit(getattr(resource, name))[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _cgroup_folders(controller: str) -> Iterator[str]:
+    """Give the control group of this process and those around it, of version 2 and of version 1."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" or controller in controllers.split(","):
+            root = CGROUPS if number == "0" else f"{CGROUPS}/{controller}"
+            folders = [folder for folder in path.split("/") if folder]
+            for depth in range(len(folders), -1, -1):  # a container may see the root alone
+                yield "/".join([root, *folders[:depth]])
+
+
+def _number(path: str) -> int | None:
+    """Return the number in a file; None if there is no such file, or it says 'max'."""
+    try:
+        with open(path) as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+# Trials
+
+
+def _trials(timeout: float) -> Iterator[Finding]:
+    kinds: list[tuple[str, str | None]] = [("shm", method) for method in START_METHODS]
+    kinds += [(name, None) for name in backends.names() if name != "shm"]
+    started = time.monotonic()
+    running: list[tuple[str, subprocess.Popen[str] | Exception]] = []
+    try:
+        for backend, method in kinds:
+            name = backend if method is None else f"{backend}, {method}"
+            running.append((name, _start_trial(backend, method)))
+        for name, process in running:
+            yield _verdict(name, process, timeout, started + timeout)
+    finally:
+        for _, process in running:
+            if isinstance(process, subprocess.Popen):
+                _kill(process)
+
+
+def _start_trial(backend: str, method: str | None) -> subprocess.Popen[str] | Exception:
+    try:
+        return subprocess.Popen(
+            python_command(f"from pescador.doctor import trial; sys.exit(trial({backend!r}, {method!r}))"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # so that all of it can be killed
+        )
+    except Exception as error:
+        return error
+
+
+def _verdict(
+    name: str, process: subprocess.Popen[str] | Exception, timeout: float, deadline: float
+) -> Finding:
+    if isinstance(process, Exception):
+        return Finding("fail", name, f"cannot start a process: {process}")
+    try:
+        output, _ = process.communicate(timeout=max(0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        remedy = "Is the machine busy, or Python on a slow disk? Allow more: --timeout 60"
+        return Finding("fail", name, f"no item came in {timeout:g} s", remedy)
+    last = output.strip().rpartition("\n")[2]
+    if process.returncode == 0:
+        return Finding("ok", name, last)
+    return Finding("fail", name, last or f"the trial ended with exit code {process.returncode}")
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a trial that still runs, with its workers."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def trial(backend: str, method: str | None) -> int:
+    """Take an item from a stream, print how long that took or why it failed, and return the exit code."""
+    orphans.reclaim_nothing()  # the doctor only looks
+    started = time.monotonic()
+    options: dict[str, Any] = {} if method is None else {"start_method": method}
+    try:
+        with ParallelStreamer(Streamer(_one_item), backend, timeout=1, **options) as stream:
+            (item,) = stream
+        if not np.array_equal(item["x"], next(_one_item())["x"]):
+            raise ValueError("the item that came is another than the one that was sent")
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}".partition("\n")[0])
+        return 1
+    print(f"an item of {_size(item['x'].nbytes)} came in {time.monotonic() - started:.2f} s")
+    return 0
+
+
+def _one_item() -> Iterator[dict[str, np.ndarray]]:
+    yield {"x": np.arange(1 << 17)}
+
+
+def _size(n_bytes: int) -> str:
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes / 1024:.0f} KiB"
