@@ -37,7 +37,7 @@ from .link import Link
 from .orphans import MARK, reclaim_once
 from .owner import this_owner, watch
 
-__all__ = ["START_METHODS", "Process", "check_start_method", "end"]
+__all__ = ["START_METHODS", "Process", "cannot_start", "check_start_method", "end"]
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -244,10 +244,7 @@ class Launcher:
                 return _spawn(descriptors)
             return _fork(descriptors)
         except (OSError, EOFError, ValueError) as error:
-            raise PescadorError(
-                f"cannot start a worker process: {str(error) or type(error).__name__}. Are there processes "
-                "('ulimit -u'), file descriptors ('ulimit -n') and memory left?"
-            ) from error
+            raise cannot_start(error) from error
         finally:
             link.close()
             os.close(bell)
@@ -266,6 +263,14 @@ class Launcher:
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             _Zygote.release(zygote)
+
+
+def cannot_start(error: Exception) -> PescadorError:
+    """Return what to raise where a worker cannot be started."""
+    return PescadorError(
+        f"cannot start a worker process: {str(error) or type(error).__name__}. Are there processes "
+        "('ulimit -u'), file descriptors ('ulimit -n') and memory left?"
+    )
 
 
 def _spawn(descriptors: tuple[int, int]) -> Process:

@@ -24,7 +24,7 @@ from . import wire
 from .base import Backend, Pool
 from .codec import PICKLED, Decoder
 from .errors import load_error
-from .launch import Launcher, Process, check_start_method, end
+from .launch import Launcher, Process, cannot_start, check_start_method, end
 from .link import Link, close_all
 from .owner import this_owner
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
@@ -112,6 +112,12 @@ class ProcessBackend(Backend):
 
     def open(self, n_workers: int, *, timeout: float, seed: Seed) -> Pool:
         """Start the workers, side by side."""
+        try:
+            return self._open(n_workers, timeout, seed)
+        except OSError as error:
+            raise cannot_start(error) from error
+
+    def _open(self, n_workers: int, timeout: float, seed: Seed) -> Pool:
         launcher = Launcher(self.start_method)
         workers: list[WorkerHandle] = []
         try:

@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import errno
 import hmac
+import math
+import os
 import random
 import secrets
+import threading
 import time
 from functools import partial
 from typing import Any
@@ -29,7 +32,7 @@ import zmq
 
 from ..exceptions import ParameterError, PescadorError, WorkerError
 from .launch import Process
-from .link import Link
+from .link import Link, close_all
 from .process import ProcessBackend, Receiver
 from .process_worker import Sender
 from .segment import Bytes
@@ -43,6 +46,10 @@ ADDRESS = "tcp://127.0.0.1"
 BUDGET = 1 << 26
 
 FRAME_BYTES = 1 << 20
+
+# What a context with its sockets takes at most, and one more that pyzmq has for sending without a copy.
+N_DESCRIPTORS = 20
+N_THREADS = 5
 
 # Where ZeroMQ asks, within a context, whether to let somebody in.
 DOOR = "inproc://zeromq.zap.01"
@@ -83,7 +90,7 @@ class ZMQBackend(ProcessBackend):
 
     def transport(self, link: Link, process: Process | None) -> tuple[Any, dict[str, Any], Any]:
         """Return what makes the two halves of the transport."""
-        context = zmq.Context()
+        context = _context(link)
         try:
             door = context.socket(zmq.REP)
             door.bind(DOOR)
@@ -91,11 +98,6 @@ class ZMQBackend(ProcessBackend):
             socket.plain_server = True
             socket.maxmsgsize = FRAME_BYTES
             port = self._bind(socket)
-        except zmq.ZMQError as error:
-            context.destroy(0)
-            raise PescadorError(
-                f"cannot open a ZeroMQ socket: {error}. Are there file descriptors left ('ulimit -n')?"
-            ) from error
         except BaseException:
             context.destroy(0)
             raise
@@ -128,7 +130,7 @@ class ZMQSender(Sender):
 
     def __init__(self, link: Link, address: str, secret: bytes, copy: bool) -> None:
         super().__init__(link)
-        self._context = zmq.Context()
+        self._context = _context(link)
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.plain_username = b"worker"
         self._socket.plain_password = secret
@@ -151,10 +153,10 @@ class ZMQSender(Sender):
         self._under_way -= sum(extent.n_bytes for extent in extents)
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
-        frames: list[Any] = []
-        for part in (message, *(self._records[extent.segment] for extent in extents)):
-            n_bytes = len(part) + (part is message)
-            frames += [part[start : start + FRAME_BYTES] for start in _starts(n_bytes)]
+        frames: list[Any] = [message[start : start + FRAME_BYTES] for start in _starts(len(message) + 1)]
+        for extent in extents:
+            record = self._records[extent.segment]
+            frames += [record[start : start + FRAME_BYTES] for start in _starts(extent.n_bytes)]
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK, copy=self._copy)
         except zmq.Again:
@@ -218,7 +220,7 @@ class ZMQReceiver(Receiver):
     def wait(self, timeout: int | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
         while True:
-            left = None if deadline is None else max(0, deadline - time.monotonic()) * 1000
+            left = None if deadline is None else math.ceil(1000 * max(0, deadline - time.monotonic()))
             ready = dict(self._poller.poll(left))
             if self._door in ready:
                 self._answer_the_door()
@@ -261,6 +263,30 @@ class ZMQReceiver(Receiver):
     def close(self) -> None:
         self._frames.clear()
         self._context.destroy(0)
+
+
+def _context(link: Link) -> zmq.Context[Any]:
+    """Return a context, if there is what ZeroMQ needs: where there is not, it would abort the process."""
+    descriptors: list[int] = []
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait, daemon=True) for _ in range(N_THREADS)]
+    try:
+        for _ in range(N_DESCRIPTORS):
+            descriptors.append(os.dup(link.socket.fileno()))
+        for thread in threads:
+            thread.start()
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise PescadorError(
+            f"ZeroMQ needs up to {N_DESCRIPTORS} file descriptors and {N_THREADS} threads for each worker: "
+            f"{error}. Raise the limits ('ulimit -n', 'ulimit -u', 'ulimit -v'), or use backend='thread'"
+        ) from error
+    finally:
+        end.set()
+        close_all(descriptors)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    return zmq.Context()
 
 
 def _starts(n_bytes: int) -> range:
