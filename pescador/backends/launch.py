@@ -104,6 +104,7 @@ class Process(ABC):
             name = f"signal {-code}"
         hints = {
             "SIGKILL": "; did the system run out of memory?",
+            "SIGABRT": "; a library gave up, often for want of descriptors, threads or memory",
             "SIGSEGV": "; a fault in compiled code, most likely of a library that the stream uses",
             "SIGBUS": "; is the shared memory full, or a mapped file truncated?",
         }
@@ -243,7 +244,7 @@ class Launcher:
             if self._method == "spawn":
                 return _spawn(descriptors)
             return _fork(descriptors)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError) as error:
             raise cannot_start(error) from error
         finally:
             link.close()
@@ -252,11 +253,13 @@ class Launcher:
     def _start_from_zygote(self, descriptors: tuple[int, int]) -> Process:
         assert self._zygote is not None
         try:
-            pid = int(self._zygote.ask("fork", descriptors))
+            answer = self._zygote.ask("fork", descriptors)
         except (OSError, EOFError):  # somebody killed it, and all its workers with it; the next one is fine
             self._zygote = _Zygote.replace(self._zygote)
-            pid = int(self._zygote.ask("fork", descriptors))
-        return _Grandchild(pid, self._zygote)
+            answer = self._zygote.ask("fork", descriptors)
+        if not answer.isdigit():
+            raise OSError(answer)
+        return _Grandchild(int(answer), self._zygote)
 
     def close(self) -> None:
         """To be called when all workers have ended."""

@@ -284,9 +284,10 @@ class _ProcessHandle(WorkerHandle):
         return True
 
     def _take_items(self, message: memoryview) -> None:
+        entries = wire.entries(message)
         _, _, self.statistics.worker_wait, self.statistics.copied = wire.HEADER.unpack_from(message)
         channels = self.channels
-        for number, schema, body, extent in wire.entries(message):
+        for number, schema, body, extent in entries:
             channel = channels.get(number)
             entry: Any = schema, body, extent
             if schema == wire.END:
