@@ -7,18 +7,18 @@ Four parts, each of which fails (exit code 1) where a bound is not kept:
 cycles
     Pools of all backends are opened, read from and closed, one after the other.
 faults
-    Processes with nested pools stream until something random happens to them: SIGKILL, SIGSEGV, or SIGSTOP and
-    SIGCONT of a worker or a zygote, an exception, a close or a garbage collection at some moment, or
-    SIGKILL of the whole consumer. What is delivered is checked item by item; after each fault,
-    everything that the process had started must be gone.
+    Processes with nested pools stream until something random happens to them: SIGKILL, SIGSEGV, or
+    SIGSTOP and SIGCONT of a worker or a zygote, an exception, a close or a garbage collection at some
+    moment, and in the end SIGKILL of the consumer. What is delivered is checked item by item, and
+    after the SIGKILL everything that the consumer had started must be gone.
 deaths
     How long the consumer of a killed worker waits until it hears of that: under 1 s at the 99th percentile.
 idle
     Processor time of an open pool of 8 workers that nobody reads: under 0.1 % of a core, consumer included.
 
-Between them, processes, threads, descriptors and segments of shared memory are counted; they must be as many as
-at the start. The memory of this process (resident) and of a consumer may grow by 16 MB between the first
-tenth of a part and its end.
+Processes, threads, descriptors and segments of shared memory are counted twenty times in each of the
+first two parts; they must be exactly as many as at the start. The resident memory of this process may
+grow by 16 MiB between the first tenth of a part and its end, that of a consumer by 64 MiB.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Table:
         deadline = time.monotonic() + GONE
         while True:
             gc.collect()
-            counts = (
+            counts = (  # segments: those with our name, whoever made them
                 1 + len(process.children(recursive=True)),
                 process.num_threads(),
                 process.num_fds(),

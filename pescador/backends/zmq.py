@@ -29,8 +29,10 @@ from typing import Any
 
 import numpy as np
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from ..exceptions import ParameterError, PescadorError, WorkerError
+from . import wire
 from .launch import Process
 from .link import Link, close_all
 from .process import ProcessBackend, Receiver
@@ -134,6 +136,10 @@ class ZMQSender(Sender):
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.plain_username = b"worker"
         self._socket.plain_password = secret
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
+        monitor = self._socket.get_monitor_socket(events)
+        self._monitor = threading.Thread(target=_watch, args=(monitor, link), daemon=True)
+        self._monitor.start()
         self._socket.connect(address)
         self._copy = copy
         self._n_frames = 0  # of records
@@ -172,7 +178,20 @@ class ZMQSender(Sender):
         poller.poll()
 
     def close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.join()
         self._context.destroy(0)
+
+
+def _watch(monitor: zmq.Socket[Any], link: Link) -> None:
+    """End this worker if its connection is lost, of which neither side would hear; runs in a thread."""
+    connected = False
+    with monitor:
+        while (event := recv_monitor_message(monitor)["event"]) != zmq.EVENT_MONITOR_STOPPED:
+            if event == zmq.EVENT_DISCONNECTED and connected:
+                link.send(wire.LAST_WORDS + b"ZeroMQ closed the connection; has the consumer memory left?")
+                os._exit(1)
+            connected |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED  # one that took too long is tried again
 
 
 class ZMQReceiver(Receiver):
