@@ -247,7 +247,11 @@ def deaths(n):
     rows = []
     for backend in ("zmq", "shm"):
         heard = []
-        with ParallelStreamer(Streamer(blocking), backend, prefetch=2) as stream:
+        with (
+            ParallelStreamer(Streamer(blocking), backend) as other,  # keeps what workers are forked from
+            ParallelStreamer(Streamer(blocking), backend, prefetch=2) as stream,
+        ):
+            next(iter(other))
             for _ in range(n):
                 items = iter(stream)
                 next(items)

@@ -416,7 +416,7 @@ class RingAgainstList(RuleBasedStateMachine):
 
 
 TestRingAgainstList = RingAgainstList.TestCase
-TestRingAgainstList.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestRingAgainstList.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 # What a worker never says
