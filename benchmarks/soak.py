@@ -171,7 +171,8 @@ def consumer(seed):
                     nested.close()
             items = nested = None
             gc.collect()
-        print("end", psutil.Process().memory_info().rss, psutil.Process().num_fds(), flush=True)
+        sys.stdout.write(f"end {psutil.Process().memory_info().rss}\n")  # at once, or not at all
+        sys.stdout.flush()
 
 
 def faults(table, seconds, generator):
