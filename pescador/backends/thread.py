@@ -54,15 +54,15 @@ class _ThreadHandle(WorkerHandle):
         self._n_waiting = 0
 
     def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
+        super().open(channel, recipe, seed, max_iter)
         if self._thread is None:
             # A daemon: a generator that never returns must not keep the interpreter from ending.
-            thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
+            self._thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError as error:
+                self._thread = None
                 raise cannot_start_thread(error) from error
-            self._thread = thread
-        super().open(channel, recipe, seed, max_iter)
 
     def command(self, name: str, *arguments: Any) -> None:
         self._loop.commands.put((name, *arguments))
