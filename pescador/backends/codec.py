@@ -251,9 +251,12 @@ class Decoder:
         if schema == PICKLED:
             return _unpickled(body)
         item = {}
-        for field in self._fields(schema):
-            array = field.view(body)
-            item[field.key] = array[()] if field.is_scalar else array
+        try:
+            for field in self._fields(schema):
+                array = field.view(body)
+                item[field.key] = array[()] if field.is_scalar else array
+        except TypeError as error:
+            raise _does_not_fit(schema, body, error) from error
         return item
 
     def decode_scattered(self, schema: int, body: bytearray, view: Callable[[Extent], Bytes]) -> Any:
@@ -261,14 +264,17 @@ class Decoder:
         extents, end = unpack_extents(body)
         start = end = _aligned(end, ALIGNMENT)
         item = {}
-        for field, extent in zip(self._fields(schema), extents, strict=True):
-            if extent.segment:
-                item[field.key] = field.view(view(extent), 0)
-                continue
-            offset = start + _aligned(end - start, field.n_bytes)
-            end = offset + field.n_bytes
-            array = field.view(body, offset)
-            item[field.key] = array[()] if field.is_scalar else array
+        try:
+            for field, extent in zip(self._fields(schema), extents, strict=True):
+                if extent.segment:
+                    item[field.key] = field.view(view(extent), 0)
+                    continue
+                offset = start + _aligned(end - start, field.n_bytes)
+                end = offset + field.n_bytes
+                array = field.view(body, offset)
+                item[field.key] = array[()] if field.is_scalar else array
+        except (TypeError, ValueError) as error:
+            raise _does_not_fit(schema, body, error) from error
         return item
 
     def _fields(self, schema: int) -> list[_Field]:
@@ -367,13 +373,17 @@ def _aligned(offset: int, n_bytes: int) -> int:
     return -(-offset // alignment) * alignment
 
 
+def _does_not_fit(schema: int, body: Any, error: Exception) -> WorkerError:
+    return WorkerError(f"a worker sent {len(body)} bytes that do not fit schema {schema}: {error}")
+
+
 def _unpickled(body: Any) -> Any:
     memory = memoryview(body)
     if len(memory) < _COUNT.size:
         raise WorkerError(f"a worker sent a broken item of {len(memory)} bytes")
     n_parts = _COUNT.unpack_from(memory, 0)[0]
     end = _COUNT.size + 8 * n_parts
-    if end > len(memory):
+    if not n_parts or end > len(memory):
         raise WorkerError(f"a worker sent a broken item: a table of {n_parts} parts in {len(memory)} bytes")
     parts = []
     for n_bytes in struct.unpack_from(f"<{n_parts}Q", memory, _COUNT.size):
@@ -382,4 +392,7 @@ def _unpickled(body: Any) -> Any:
         if end > len(memory):
             raise WorkerError(f"a worker sent a broken item: {end} bytes in a body of {len(memory)}")
         parts.append(memory[offset:end])
-    return pickle.loads(parts[0], buffers=parts[1:])
+    try:
+        return pickle.loads(parts[0], buffers=parts[1:])
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise WorkerError(f"a worker sent a broken item of {len(memory)} bytes: {error}") from error

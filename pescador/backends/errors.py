@@ -9,9 +9,9 @@ from typing import Any
 
 import cloudpickle
 
-from ..exceptions import WorkerError
+from ..exceptions import PescadorError, WorkerError
 
-__all__ = ["RemoteTraceback", "dump_error", "load_error"]
+__all__ = ["RemoteTraceback", "cannot_start_thread", "dump_error", "load_error"]
 
 
 class RemoteTraceback(Exception):  # noqa: N818  # it is no error, but shows where one was raised
@@ -53,3 +53,10 @@ def load_error(dumped: tuple[bytes | None, str], where: str) -> BaseException:
         return WorkerError(f"a stream raised in {where}, and the exception can't be sent as it is:\n{text}")
     error.__cause__ = RemoteTraceback(text)
     return error
+
+
+def cannot_start_thread(error: RuntimeError) -> PescadorError:
+    """Return what to raise where a thread cannot be started."""
+    return PescadorError(
+        f"a worker needs a thread: {error}. Are there processes ('ulimit -u') and memory ('ulimit -v') left?"
+    )

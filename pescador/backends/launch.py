@@ -37,7 +37,7 @@ from .link import Link
 from .orphans import MARK, reclaim_once
 from .owner import this_owner, watch
 
-__all__ = ["START_METHODS", "Process", "check_start_method", "end", "python_command"]
+__all__ = ["START_METHODS", "Process", "cannot_start", "check_start_method", "end", "python_command"]
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
@@ -104,6 +104,7 @@ class Process(ABC):
             name = f"signal {-code}"
         hints = {
             "SIGKILL": "; did the system run out of memory?",
+            "SIGABRT": "; a library gave up, often for want of descriptors, threads or memory",
             "SIGSEGV": "; a fault in compiled code, most likely of a library that the stream uses",
             "SIGBUS": "; is the shared memory full, or a mapped file truncated?",
         }
@@ -252,10 +253,7 @@ class Launcher:
                 end([process], 0)
             raise
         except (OSError, EOFError, ValueError) as error:
-            raise PescadorError(
-                f"cannot start a worker process: {str(error) or type(error).__name__}. Are there processes "
-                "('ulimit -u'), file descriptors ('ulimit -n') and memory left?"
-            ) from error
+            raise cannot_start(error) from error
         else:
             return process
         finally:
@@ -265,17 +263,27 @@ class Launcher:
     def _start_from_zygote(self, descriptors: tuple[int, int]) -> Process:
         assert self._zygote is not None
         try:
-            pid = int(self._zygote.ask("fork", descriptors))
+            answer = self._zygote.ask("fork", descriptors)
         except (OSError, EOFError):  # somebody killed it, and all its workers with it; the next one is fine
             self._zygote = _Zygote.replace(self._zygote)
-            pid = int(self._zygote.ask("fork", descriptors))
-        return _Grandchild(pid, self._zygote)
+            answer = self._zygote.ask("fork", descriptors)
+        if not answer.isdigit():
+            raise OSError(answer)
+        return _Grandchild(int(answer), self._zygote)
 
     def close(self) -> None:
         """To be called when all workers have ended."""
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             _Zygote.release(zygote)
+
+
+def cannot_start(error: Exception) -> PescadorError:
+    """Return what to raise where a worker cannot be started."""
+    return PescadorError(
+        f"cannot start a worker process: {str(error) or type(error).__name__}. Are there processes "
+        "('ulimit -u'), file descriptors ('ulimit -n') and memory left?"
+    )
 
 
 def _spawn(descriptors: tuple[int, int]) -> Process:

@@ -17,6 +17,8 @@ import struct
 import tempfile
 from collections.abc import Sequence
 
+from ..exceptions import PescadorError
+
 __all__ = ["MAX_MESSAGE", "Link"]
 
 # Bytes that go through the socket itself. Far below the default socket buffer (208 KiB on Linux),
@@ -80,7 +82,7 @@ class Link:
             return None
         flags = _CLOSE_ON_EXEC if block else _CLOSE_ON_EXEC | socket.MSG_DONTWAIT
         try:
-            message, ancillary = self._receive(flags)
+            message, ancillary, flags = self._receive(flags)
         except BlockingIOError:
             return None
         if not message:
@@ -91,16 +93,22 @@ class Link:
                 rights = array.array("i")
                 rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
                 descriptors += rights
+        if flags & socket.MSG_CTRUNC:
+            close_all(descriptors)
+            raise PescadorError(
+                "a file descriptor that came with a message found no place: too many files are open in this "
+                "process. Raise the limit ('ulimit -n')"
+            )
         if message == _IN_A_FILE:
             with open(descriptors.pop(), "rb") as file:
                 file.seek(0)
                 message = file.read()
         return message, descriptors
 
-    def _receive(self, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    def _receive(self, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
         while True:
             try:
-                return self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, flags)[:2]
+                return self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, flags)[:3]
             except ConnectionResetError:  # once, when it went without having read all; now comes what it sent
                 continue
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import psutil
@@ -45,5 +46,7 @@ def watch(pid: int) -> int | None:
     """Return a descriptor that becomes readable when a process ends; None where there is no such thing."""
     try:
         return os.pidfd_open(pid)
-    except (OSError, AttributeError):
+    except (OSError, AttributeError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise  # who goes on without it does not hear of the end of the process
         return None

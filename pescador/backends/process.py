@@ -25,7 +25,7 @@ from . import wire
 from .base import Backend, Pool
 from .codec import PICKLED, Decoder
 from .errors import load_error
-from .launch import Launcher, Process, check_start_method, end
+from .launch import Launcher, Process, cannot_start, check_start_method, end
 from .link import Link, close_all
 from .owner import this_owner
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
@@ -117,6 +117,12 @@ class ProcessBackend(Backend):
 
     def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
         """Start the workers, side by side."""
+        try:
+            return self._open(n_workers, timeout, stall_timeout, seed)
+        except OSError as error:
+            raise cannot_start(error) from error
+
+    def _open(self, n_workers: int, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
         launcher = Launcher(self.start_method)
         workers: list[WorkerHandle] = []
         try:
@@ -326,10 +332,11 @@ class _ProcessHandle(WorkerHandle):
 
     def _take_items(self, message: memoryview) -> None:
         header = wire.header(message)
-        self.statistics.worker_wait, self.statistics.copied = header.waited, header.copied
         bodies = memoryview(self._receiver.view(header.bodies)) if header.bodies.segment else None  # type: ignore[arg-type]
+        entries = wire.entries(message, bodies)
+        self.statistics.worker_wait, self.statistics.copied = header.waited, header.copied
         channels = self.channels
-        for number, schema, body, extent in wire.entries(message, bodies):
+        for number, schema, body, extent in entries:
             channel = channels.get(number)
             entry: Any = schema, body, extent
             if schema == wire.END:

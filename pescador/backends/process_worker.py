@@ -33,7 +33,7 @@ from ..exceptions import WorkerError
 from ..memory import allocate_with
 from . import wire
 from .codec import Encoder, Layout, Schema
-from .errors import dump_error
+from .errors import cannot_start_thread, dump_error
 from .launch import ignore_interrupts
 from .link import Link, close_all
 from .owner import start_time, watch
@@ -452,4 +452,7 @@ def _listen(loop: ProcessLoop, consumer: int | None, bell: int) -> None:
                 rung = True
             rung = rung and not loop.flush_if_possible()
 
-    threading.Thread(target=listen, name="pescador-listener", daemon=True).start()
+    try:
+        threading.Thread(target=listen, name="pescador-listener", daemon=True).start()
+    except RuntimeError as error:
+        raise cannot_start_thread(error) from error

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from ..exceptions import ParameterError, PescadorError
+from ..exceptions import ParameterError, PescadorError, WorkerError
 from . import segment, wire
 from .launch import Process
 from .link import Link
@@ -236,7 +236,9 @@ class RingReceiver(Receiver):
     def view(self, extent: Extent) -> Bytes:
         if extent.segment in self._own:
             return self._own.pop(extent.segment)
-        ring = self._rings[extent.segment]
+        ring = self._rings.get(extent.segment)
+        if ring is None or extent.offset + extent.n_bytes > len(ring) or extent.offset % ALIGNMENT:
+            raise WorkerError(f"a worker sent an item that is nowhere: {extent}")
         self._collect()
         if self._n_leased + extent.n_bytes > len(ring) // 2:
             copy = np.empty(extent.n_bytes, np.uint8)

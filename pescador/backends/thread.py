@@ -16,6 +16,7 @@ from typing import Any
 from ..core import Streamer
 from ..seeding import Seed
 from .base import Backend, Pool
+from .errors import cannot_start_thread
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
 from .worker import WorkerLoop
 
@@ -59,7 +60,11 @@ class _ThreadHandle(WorkerHandle):
         if self._thread is None:
             # A daemon: a generator that never returns must not keep the interpreter from ending.
             self._thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                self._thread = None
+                raise cannot_start_thread(error) from error
 
     def command(self, name: str, *arguments: Any) -> None:
         self._loop.commands.put((name, *arguments))

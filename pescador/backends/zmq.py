@@ -1,30 +1,42 @@
 """In processes, everything through a ZeroMQ socket on the loopback interface.
 
-The worker introduces itself with a secret that it got from its consumer, and from then on only the
-messages of that connection are looked at: ZeroMQ marks each message with the id that it gave the
-connection (such ids begin with a zero byte; one that a peer chooses for itself may not). Nothing is
-unpickled that anybody else sent. A message is one frame, and each record that it refers to is a frame
-behind it.
+Each worker has a socket of its own, and a secret that its consumer gave it through their link. ZeroMQ
+asks for it in the handshake (mechanism PLAIN), and the consumer answers at the *door* (RFC 27 of ZeroMQ),
+so a stranger does not get as far as to send a message: nothing of his is queued, looked at or
+unpickled, and nothing is ever sent to those who connect. With the worker's first message the door is
+removed, and from then on ZeroMQ lets nobody in, whatever he knows.
+
+Before the handshake is done, ZeroMQ holds one frame of a peer at most, and a frame has at most
+FRAME_BYTES. So what is longer travels in several, all in one multipart message::
+
+    message    frames of FRAME_BYTES, and a shorter one, maybe empty, that ends it
+    record     frames of FRAME_BYTES, the last one may be shorter; its number is that of its first frame
+    record     ...
 """
 
 from __future__ import annotations
 
 import errno
 import hmac
+import math
+import os
 import random
 import secrets
+import threading
+import time
 from functools import partial
 from typing import Any
 
 import numpy as np
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
-from ..exceptions import ParameterError, PescadorError
+from ..exceptions import ParameterError, PescadorError, WorkerError
+from . import wire
 from .launch import Process
-from .link import Link
+from .link import Link, close_all
 from .process import ProcessBackend, Receiver
 from .process_worker import Sender
-from .ring import ALIGNMENT
 from .segment import Bytes
 from .wire import Extent
 
@@ -34,6 +46,15 @@ ADDRESS = "tcp://127.0.0.1"
 
 # How many bytes of records may be under way; an item that is larger goes alone.
 BUDGET = 1 << 26
+
+FRAME_BYTES = 1 << 20
+
+# What a context with its sockets takes at most, and one more that pyzmq has for sending without a copy.
+N_DESCRIPTORS = 20
+N_THREADS = 5
+
+# Where ZeroMQ asks, within a context, whether to let somebody in.
+DOOR = "inproc://zeromq.zap.01"
 
 
 class ZMQBackend(ProcessBackend):
@@ -71,23 +92,20 @@ class ZMQBackend(ProcessBackend):
 
     def transport(self, link: Link, process: Process | None) -> tuple[Any, dict[str, Any], Any]:
         """Return what makes the two halves of the transport."""
-        context = zmq.Context()
+        context = _context(link)
         try:
-            socket = context.socket(zmq.ROUTER)
-        except zmq.ZMQError as error:
-            context.term()
-            raise PescadorError(
-                f"cannot open a ZeroMQ socket: {error}. Are there file descriptors left ('ulimit -n')?"
-            ) from error
-        try:
+            door = context.socket(zmq.REP)
+            door.bind(DOOR)
+            socket = context.socket(zmq.PULL)
+            socket.plain_server = True
+            socket.maxmsgsize = FRAME_BYTES
             port = self._bind(socket)
         except BaseException:
-            socket.close(0)
-            context.term()
+            context.destroy(0)
             raise
         secret = secrets.token_bytes(32)
         options = {"address": f"{ADDRESS}:{port}", "secret": secret, "copy": self._copy}
-        return ZMQSender, options, partial(ZMQReceiver, context, socket, secret)
+        return ZMQSender, options, partial(ZMQReceiver, context, socket, door, secret)
 
     def _bind(self, socket: zmq.Socket[Any]) -> int:
         """Have a socket listen on a port of the range, and return that."""
@@ -114,12 +132,17 @@ class ZMQSender(Sender):
 
     def __init__(self, link: Link, address: str, secret: bytes, copy: bool) -> None:
         super().__init__(link)
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
+        self._context = _context(link)
+        self._socket = self._context.socket(zmq.PUSH)
+        self._socket.plain_username = b"worker"
+        self._socket.plain_password = secret
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
+        monitor = self._socket.get_monitor_socket(events)
+        self._monitor = threading.Thread(target=_watch, args=(monitor, link), daemon=True)
+        self._monitor.start()
         self._socket.connect(address)
-        self._socket.send(secret)
         self._copy = copy
-        self._n_records = 0
+        self._n_frames = 0  # of records
         self._records: dict[int, Bytes] = {}  # to be sent
         self._under_way = 0  # bytes
 
@@ -127,15 +150,19 @@ class ZMQSender(Sender):
         if self._under_way and self._under_way + n_bytes > BUDGET and not must:
             return None
         self._under_way += n_bytes
-        self._n_records += 1
-        memory = self._records[self._n_records] = np.empty(n_bytes, np.uint8)
-        return Extent(self._n_records, 0, n_bytes), memory
+        number = self._n_frames + 1
+        self._n_frames += len(_starts(n_bytes))
+        memory = self._records[number] = np.empty(n_bytes, np.uint8)
+        return Extent(number, 0, n_bytes), memory
 
     def free(self, extents: list[Extent]) -> None:
         self._under_way -= sum(extent.n_bytes for extent in extents)
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
-        frames: list[Any] = [message, *(self._records[extent.segment] for extent in extents)]
+        frames: list[Any] = [message[start : start + FRAME_BYTES] for start in _starts(len(message) + 1)]
+        for extent in extents:
+            record = self._records[extent.segment]
+            frames += [record[start : start + FRAME_BYTES] for start in _starts(extent.n_bytes)]
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK, copy=self._copy)
         except zmq.Again:
@@ -151,8 +178,20 @@ class ZMQSender(Sender):
         poller.poll()
 
     def close(self) -> None:
-        self._socket.close(0)
-        self._context.term()
+        self._socket.disable_monitor()
+        self._monitor.join()
+        self._context.destroy(0)
+
+
+def _watch(monitor: zmq.Socket[Any], link: Link) -> None:
+    """End this worker if its connection is lost, of which neither side would hear; runs in a thread."""
+    connected = False
+    with monitor:
+        while (event := recv_monitor_message(monitor)["event"]) != zmq.EVENT_MONITOR_STOPPED:
+            if event == zmq.EVENT_DISCONNECTED and connected:
+                link.send(wire.LAST_WORDS + b"ZeroMQ closed the connection; has the consumer memory left?")
+                os._exit(1)
+            connected |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED  # one that took too long is tried again
 
 
 class ZMQReceiver(Receiver):
@@ -162,6 +201,7 @@ class ZMQReceiver(Receiver):
         self,
         context: zmq.Context[Any],
         socket: zmq.Socket[Any],
+        door: zmq.Socket[Any],
         secret: bytes,
         link: Link,
         death: int | None,
@@ -169,50 +209,105 @@ class ZMQReceiver(Receiver):
         super().__init__(link)
         self._context = context
         self._socket = socket
+        self._door = door
         self._secret = secret
-        self._worker: bytes | None = None  # routing id of its connection, once it is known
-        self._n_records = 0
-        self._records: dict[int, zmq.Frame] = {}
+        self._n_frames = 0  # of records
+        self._frames: dict[int, zmq.Frame] = {}
         self._poller = zmq.Poller()
-        self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(link.socket, zmq.POLLIN)
-        if death is not None:
-            self._poller.register(death, zmq.POLLIN)
+        for waited_for in (socket, door, link.socket, death):
+            if waited_for is not None:
+                self._poller.register(waited_for, zmq.POLLIN)
 
     def receive(self) -> tuple[bytes, list[int]] | None:
-        while True:
-            try:
-                sender, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return self.link.receive(block=False)
-            if self._worker is None:
-                self._introduce(sender.bytes, frames)
-            elif sender.bytes == self._worker:
-                for record in frames[1:]:
-                    self._n_records += 1
-                    self._records[self._n_records] = record
-                return frames[0].bytes, []
-
-    def _introduce(self, sender: bytes, frames: list[zmq.Frame]) -> None:
-        if len(frames) == 1 and hmac.compare_digest(frames[0].bytes, self._secret):
-            self._worker = sender
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return self.link.receive(block=False)
+        if not self._door.closed:
+            self._poller.unregister(self._door)
+            self._door.close(0)
+        message = frames[0].bytes
+        n = 1
+        while len(frames[n - 1]) == FRAME_BYTES and n < len(frames):
+            message += frames[n].bytes
+            n += 1
+        for frame in frames[n:]:
+            self._n_frames += 1
+            self._frames[self._n_frames] = frame
+        return message, []
 
     def wait(self, timeout: int | None) -> bool:
-        return bool(self._poller.poll(timeout))
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while True:
+            left = None if deadline is None else math.ceil(1000 * max(0, deadline - time.monotonic()))
+            ready = dict(self._poller.poll(left))
+            if self._door in ready:
+                self._answer_the_door()
+                del ready[self._door]
+            elif not ready:
+                return False
+            if ready:
+                return True
+
+    def _answer_the_door(self) -> None:
+        version, number, *_, password = self._door.recv_multipart()
+        status = (b"200", b"OK") if hmac.compare_digest(password, self._secret) else (b"400", b"no")
+        self._door.send_multipart([version, number, *status, b"", b""])
 
     def view(self, extent: Extent) -> Bytes:
-        frame = self._records.pop(extent.segment)
-        self.release(extent)
-        memory: Bytes = np.frombuffer(memoryview(frame), np.uint8)  # type: ignore[arg-type]  # a buffer
-        if not memory.flags.writeable or memory.ctypes.data % ALIGNMENT:
-            memory = memory.copy()
+        frames = self._take(extent)
+        n_bytes = sum(len(frame) for frame in frames)
+        if n_bytes != extent.n_bytes:
+            raise WorkerError(f"a worker sent {n_bytes} bytes of a record of {extent.n_bytes}")
+        memory = np.empty(n_bytes, np.uint8)
+        for start, frame in zip(_starts(n_bytes), frames, strict=True):
+            memory[start : start + FRAME_BYTES] = np.frombuffer(frame.buffer, np.uint8)
+        super().release(extent)
         return memory
 
     def release(self, extent: Extent) -> None:
-        self._records.pop(extent.segment, None)
+        self._take(extent)
         super().release(extent)
 
+    def _take(self, extent: Extent) -> list[zmq.Frame]:
+        """Return the frames of a record, which are then forgotten."""
+        frames = []
+        for i in range(len(_starts(extent.n_bytes))):
+            frame = self._frames.pop(extent.segment + i, None)
+            if frame is None:
+                break
+            frames.append(frame)
+        return frames
+
     def close(self) -> None:
-        self._records.clear()
-        self._socket.close(0)
-        self._context.term()
+        self._frames.clear()
+        self._context.destroy(0)
+
+
+def _context(link: Link) -> zmq.Context[Any]:
+    """Return a context, if there is what ZeroMQ needs: where there is not, it would abort the process."""
+    descriptors: list[int] = []
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait, daemon=True) for _ in range(N_THREADS)]
+    try:
+        for _ in range(N_DESCRIPTORS):
+            descriptors.append(os.dup(link.socket.fileno()))
+        for thread in threads:
+            thread.start()
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise PescadorError(
+            f"ZeroMQ needs up to {N_DESCRIPTORS} file descriptors and {N_THREADS} threads for each worker: "
+            f"{error}. Raise the limits ('ulimit -n', 'ulimit -u', 'ulimit -v'), or use backend='thread'"
+        ) from error
+    finally:
+        end.set()
+        close_all(descriptors)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    return zmq.Context()
+
+
+def _starts(n_bytes: int) -> range:
+    """Return where the frames of so many bytes begin."""
+    return range(0, n_bytes, FRAME_BYTES)

@@ -1,5 +1,6 @@
 """Shared memory that nothing can leave behind."""
 
+import _posixshmem
 import errno
 import os
 import resource
@@ -10,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from pescador import PescadorError
+from pescador import ParallelStreamer, PescadorError, Streamer
 from pescador.backends import orphans, segment
 from pescador.backends.owner import owner_is_alive, start_time, this_owner
 from tests.kinds import ROOT, segments_of
@@ -71,6 +72,55 @@ def test_memory_outlives_the_descriptor():
 def test_the_address_of_a_view():
     array = np.zeros(10, "i4")
     assert segment.address(memoryview(array)[3:]) == array.ctypes.data + 12
+
+
+OPEN = """
+import os, sys
+for path in sys.argv[1:]:
+    try:
+        os.open(path, os.O_RDWR)
+    except PermissionError:
+        continue
+    print("opened", path)
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_can_open_neither_a_segment_nor_what_a_worker_has():
+    """Through /proc, for there is no name; and by its name, while there is one for a moment."""
+    name = os.path.join(segment.FOLDER, "test-of-permissions")
+    named = _posixshmem.shm_open("/test-of-permissions", os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
+    try:
+        with ParallelStreamer(Streamer([{"x": np.zeros(100_000)}] * 3), "shm") as stream:
+            items = iter(stream)
+            next(items)
+            paths = [name]
+            for pid in (os.getpid(), stream.stats()["workers"][0]["pid"]):
+                paths += [
+                    f"/proc/{pid}/mem",
+                    *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")),
+                ]
+                paths += [f"/proc/{pid}/map_files/{name}" for name in os.listdir(f"/proc/{pid}/map_files")]
+
+            def become_nobody():
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+
+            python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+            done = subprocess.run(
+                [python, "-c", OPEN, *paths],
+                preexec_fn=become_nobody,
+                capture_output=True,
+                text=True,
+                cwd="/",
+            )
+            if done.returncode:
+                pytest.skip(f"another user cannot run Python here: {done.stderr.strip()[-100:]}")
+            assert done.stdout == ""
+    finally:
+        os.close(named)
+        os.remove(name)
 
 
 # Too little memory

@@ -1,0 +1,329 @@
+"""What the system has no more of: a clear error, the items before it, no crash, and nothing left behind.
+
+Each case runs in a process of its own, with limits of its own.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from ..kinds import PATIENCE, PROCESSES, ROOT, every_process, segments_of
+
+PRELUDE = """
+import gc, os, resource, sys
+import numpy as np
+import psutil
+from pescador import ParallelStreamer, PescadorError, Streamer
+
+kind = eval(sys.argv[1])
+limit = int(sys.argv[2])
+
+def arrays(sizes):
+    for i, size in enumerate(sizes):
+        yield {"x": np.full(size, i, np.uint8)}
+
+def told(error):
+    print(" ".join(str(error).split()))
+
+def take(items, n_expected):
+    "Print how many items come, and the error that ends them."
+    n = 0
+    try:
+        for item in items:
+            assert (item["x"] == n).all()
+            n += 1
+    except PescadorError as error:
+        told(error)
+    else:
+        assert n == n_expected
+    print(n)
+"""
+
+CLEAN = """
+del items
+gc.collect()
+assert not psutil.Process().children(recursive=True)
+print("clean")
+"""
+
+
+def command(text, kind, limit):
+    return [sys.executable, "-c", PRELUDE + text + CLEAN, repr(kind), str(limit)]
+
+
+def run(command):
+    """Run a command; return its pid, what it prints, and how many items came."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OPENBLAS_NUM_THREADS": "1",  # its threads, and their memory, would count too
+    }
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, (process.returncode, output, errors)
+    assert not segments_of([process.pid])
+    *error, n_items, clean = output.splitlines()
+    assert clean == "clean"
+    return error, int(n_items)
+
+
+# Descriptors
+
+DESCRIPTORS = """
+import psutil  # what it opens is open
+psutil.Process().num_fds()
+with ParallelStreamer(Streamer(arrays, [100]), **kind) as stream:
+    list(stream)
+del stream
+gc.collect()
+n = psutil.Process().num_fds()
+resource.setrlimit(resource.RLIMIT_NOFILE, (n + limit, n + limit))
+items = []
+try:
+    with ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind) as items:
+        take(items, 20)
+except PescadorError as error:
+    told(error)
+    print(0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (n + limit, n + limit))
+"""
+
+
+@every_process
+def test_few_descriptors_are_an_error_or_enough(kind):
+    """However few there are: at some number it is the consumer that runs out, at some the worker."""
+    was_enough = False
+    for limit in (0, 2, 4, 6, 9, 12, 16, 19, 22, 40):
+        error, n_items = run(command(DESCRIPTORS, kind, limit))
+        if error:
+            assert "ulimit -n" in error[0] or "Too many open files" in error[0], error
+            assert n_items == 0
+        was_enough = not error
+        assert was_enough or limit < 40
+    assert was_enough
+
+
+DESCRIPTORS_LATER = """
+with ParallelStreamer(Streamer(arrays, [100_000] * 4 + [50_000_000] * 4), prefetch=2, **kind) as stream:
+    items = iter(stream)
+    first = next(items)
+    opened = []
+    try:
+        while True:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    n = 1
+    try:
+        for item in items:
+            assert (item["x"] == n).all()
+            n += 1
+    except PescadorError as error:
+        told(error)
+    print(n)
+    for descriptor in opened:
+        os.close(descriptor)
+"""
+
+
+def test_a_segment_that_the_consumer_has_no_descriptor_for_is_an_error():
+    kind = {"backend": "shm", "ring_bytes": 1 << 20}
+    error, n_items = run([*prlimit("--nofile=100"), *command(DESCRIPTORS_LATER, kind, 0)])
+    assert "too many files are open" in error[0]
+    assert "ulimit -n" in error[0]
+    assert n_items == 4
+
+
+def prlimit(*limits):
+    if shutil.which("prlimit") is None:
+        pytest.skip("needs prlimit")
+    return ["prlimit", *limits]
+
+
+# Processes and threads
+
+PROCESS_LIMIT = """
+resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+items = []
+try:
+    with ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind) as items:
+        take(items, 20)
+except PescadorError as error:
+    told(error)
+    print(0)
+"""
+
+
+def as_another_user():
+    """Return a command to run another as a user who has no processes, but may read what this one may."""
+    if os.getuid():
+        return []  # there are more processes than all limits of these tests: they are the lowest one
+    if shutil.which("setpriv") is None:
+        pytest.skip("the limit of processes does not hold for root, and there is no setpriv")
+    uid = str(50_000 + os.getpid() % 10_000)
+    capabilities = "-all,+dac_read_search"
+    command = ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"]
+    command += ["--inh-caps", capabilities, "--ambient-caps", capabilities]
+    if subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("the limit of processes does not hold for root, who may not become another user here")
+    return command
+
+
+KINDS = {"thread": {"backend": "thread"}, **PROCESSES}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_few_processes_are_an_error_or_enough(kind):
+    user = as_another_user()
+    for limit in (1, 2, 3, 5, 9, 30) if user else (1,):
+        error, n_items = run([*user, *command(PROCESS_LIMIT, kind, limit)])
+        if error:
+            assert "ulimit -u" in error[0] or "want of descriptors, threads or memory" in error[0], error
+            assert n_items == 0
+        assert bool(error) or limit > 1
+        assert not error or limit < 30
+
+
+# Memory
+
+MEMORY = """
+with ParallelStreamer(Streamer(arrays, [100_000] * 4 + [limit] * 2), **kind) as stream:
+    items = iter(stream)
+    n = 0
+    try:
+        for item in items:
+            if not n:
+                used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
+            assert (item["x"] == n).all()
+            n += 1
+    except (PescadorError, MemoryError) as error:
+        told(type(error).__name__ + ": " + str(error))
+    print(n)
+"""
+
+
+@every_process
+def test_an_item_for_which_the_consumer_has_no_memory_is_an_error_after_those_before_it(kind):
+    error, n_items = run(command(MEMORY, kind, 400 << 20))
+    assert "emory" in error[0]
+    assert n_items == 4
+
+
+MEMORY_AT_START = """
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (limit << 20),) * 2)
+items = []
+try:
+    with ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind) as items:
+        take(items, 20)
+except (PescadorError, MemoryError) as error:
+    told(error)
+    print(0)
+"""
+
+
+@every_process
+def test_little_memory_at_the_start_is_an_error_or_enough(kind):
+    for limit in (1, 10, 30, 1200):
+        error, n_items = run(command(MEMORY_AT_START, kind, limit))
+        assert n_items == (0 if error else 20), error
+        assert not error or limit < 1200, error
+
+
+# Shared memory
+
+FULL_AT_START = """
+with open("/dev/shm/filler", "wb") as file:
+    os.posix_fallocate(file.fileno(), 0, (64 << 20) - (limit << 10))
+items = ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind)
+take(items, 20)
+os.remove("/dev/shm/filler")
+take(items, 20)  # there is room again, and the same streamer works
+items.close()
+assert os.listdir("/dev/shm") == []
+"""
+
+FULL_AT_AN_OVERSIZE_ITEM = """
+items = ParallelStreamer(Streamer(arrays, [100_000] * 20 + [100 << 20] + [100_000]), **kind)
+take(items, 22)
+items.close()
+assert os.listdir("/dev/shm") == []
+"""
+
+FULL_AT_A_WARM_RESTART = """
+items = ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind)
+take(items, 20)
+with open("/dev/shm/filler", "wb") as file:
+    free = os.statvfs("/dev/shm").f_bavail * os.statvfs("/dev/shm").f_frsize
+    os.posix_fallocate(file.fileno(), 0, free)
+take(items, 20)  # the worker has its ring
+take(ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind), 20)  # another one would need its own
+os.remove("/dev/shm/filler")
+items.close()
+gc.collect()
+assert os.listdir("/dev/shm") == []
+"""
+
+
+def in_a_container(text, kind, limit=0):
+    """Run a script with 64 MB of shared memory; return the lines that it prints."""
+    shell = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
+    container = ["unshare", "-rm", "sh", "-c", shell, "sh"]
+    try:
+        refused = subprocess.run([*container, "true"], capture_output=True, text=True).stderr
+    except FileNotFoundError as error:
+        refused = str(error)
+    if refused:
+        assert os.environ.get("CI") != "true", refused
+        pytest.skip(f"no namespace with a small /dev/shm here: {refused.strip()}")
+    error, n_items = run([*container, *command(text, kind, limit)])
+    return [*error, n_items]
+
+
+def is_clear(error):
+    return all(part in error for part in ("not enough shared memory", "were asked", "are free", "ring_bytes"))
+
+
+@pytest.mark.parametrize("ring_bytes", [None, 1 << 20])
+@pytest.mark.parametrize("free", [0, 200], ids="{} kB free".format)
+def test_dev_shm_is_full_at_the_start(free, ring_bytes):
+    """Where the size of the ring is left to pescador, what little there is may be enough for some items."""
+    error, n_items, again = in_a_container(FULL_AT_START, {"backend": "shm", "ring_bytes": ring_bytes}, free)
+    assert is_clear(error)
+    assert n_items == "0" or (free and ring_bytes is None)
+    assert again == 20
+
+
+@pytest.mark.parametrize("ring_bytes", [None, 1 << 20])
+def test_dev_shm_is_full_at_an_oversize_item_after_those_before_it(ring_bytes):
+    error, n_items = in_a_container(FULL_AT_AN_OVERSIZE_ITEM, {"backend": "shm", "ring_bytes": ring_bytes})
+    assert is_clear(error)
+    assert "104,857,600" in error
+    assert n_items == 20
+
+
+@pytest.mark.parametrize("ring_bytes", [None, 1 << 20])
+def test_dev_shm_is_full_at_a_warm_restart(ring_bytes):
+    first, again, error, n_items = in_a_container(
+        FULL_AT_A_WARM_RESTART, {"backend": "shm", "ring_bytes": ring_bytes}
+    )
+    assert (first, again, n_items) == ("20", "20", 0)
+    assert is_clear(error)
