@@ -1,10 +1,11 @@
-"""Command line: ``python -m pescador clean [--dry-run]``."""
+"""Command line: ``python -m pescador bench`` and ``clean``."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 
+from . import bench
 from .backends import orphans
 
 __all__ = ["main"]
@@ -16,7 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     clean = commands.add_parser("clean", help="remove worker processes and shared memory whose owner is dead")
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    bench.add_arguments(commands.add_parser("bench", help="find out which backend suits a stream"))
     options = parser.parse_args(arguments)
+    if options.command == "bench":
+        return bench.run(options)
 
     found = orphans.reclaim(options.dry_run)
     for what in found:
