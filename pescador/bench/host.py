@@ -38,12 +38,9 @@ def host(backend: str, n_workers: int) -> None:
             question = json.loads(line)
             try:
                 if "name" in question:
-                    earlier = (
-                        stream  # closed afterwards, so that the pools share the process that forks workers
-                    )
-                    stream = ParallelStreamer(
-                        stream_of(n_workers=n_workers, **question), backend, n_workers, timeout=1
-                    )
+                    # The earlier one is closed last: their pools share the process that forks the workers.
+                    earlier, recipe = stream, stream_of(question["name"], n_workers)
+                    stream = ParallelStreamer(recipe, backend, n_workers, timeout=1)
                     answer = _first(stream)
                     earlier.close()
                 else:

@@ -98,7 +98,8 @@ class Comparison:
         text = [
             "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
         ]
-        return "\n".join(text + [f"{row.backend} failed: {row.error}" for row in self.rows if row.error])
+        failed = [f"{row.backend} failed: {row.error}" for row in self.rows if row.error]
+        return "\n".join((text if rows else []) + failed)
 
     def advice(self) -> str:
         """Return what to take from the figures: of those of the first rank, the simplest."""
