@@ -107,7 +107,7 @@ def _waiter(step: float) -> Callable[[Any], None]:
         if due >= 0.001:
             started = time.perf_counter()
             time.sleep(due)
-            due -= time.perf_counter() - started
+            due = max(due - (time.perf_counter() - started), -0.001)  # a long pause makes no later step short
 
     return wait
 
