@@ -8,6 +8,7 @@ backends/       what they run on: serial, thread, shm, zmq
 seeding.py      how one random_state governs a whole tree of streams; RNG
 sampling.py     weighted draws
 memory.py       empty, for arrays that a worker delivers without a copy
+bench/          python -m pescador bench, which compares the backends
 testing.py      conformance tests for backends
 exceptions.py   the errors
 """

@@ -1,10 +1,11 @@
-"""Command line: ``python -m pescador clean [--dry-run]`` and ``python -m pescador doctor``."""
+"""Command line: ``python -m pescador bench``, ``clean`` and ``doctor``."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 
+from . import bench
 from .backends import orphans
 
 __all__ = ["main"]
@@ -18,7 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     doctor = commands.add_parser("doctor", help="check that every backend can run on this machine")
     doctor.add_argument("--timeout", type=float, default=7, help="seconds for an item to come (default: 7)")
+    bench.add_arguments(commands.add_parser("bench", help="find out which backend suits a stream"))
     options = parser.parse_args(arguments)
+    if options.command == "bench":
+        return bench.run(options)
     if options.command == "doctor":
         return _doctor(options.timeout)
 
