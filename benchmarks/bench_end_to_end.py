@@ -3,12 +3,12 @@
     python benchmarks/bench_end_to_end.py [--quick] [--csv FILE] [--no-peers] [--repetitions 3]
 
 The digits (64 features) and breast-cancer (30 features) data sets of scikit-learn, written to NPZ archives,
-one a class and shard, each data set several times over so that an epoch has about 9,000 samples. An
-epoch gives each sample once, from 16 archives at a time, in batches of 128 that a worker builds, and the
-benchmark checks that (but for Grain, which repeats endlessly and mixes epochs). Shown are samples a second over whole epochs after the first, CPU time of all
-processes, and how long the first batch took (imports not counted). Each case runs in a fresh process;
-peers in environments of their own. Each data loader has one worker, and is written as its documentation
-recommends: see the functions.
+one a class and shard, each data set several times over so that an epoch has about 9,000 samples. An epoch
+gives each sample once, from 16 archives at a time, in batches of 128 that a worker builds, and the
+benchmark checks that (but for Grain, which repeats endlessly and mixes epochs). Shown are samples a second
+over whole epochs after the first, CPU time of all processes, and how long the first batch took (imports not
+counted). Each case runs in a fresh process; peers in environments of their own. Each data loader has one
+worker, and is written as its documentation recommends: see the functions.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ def write_archives(name: str, folder: Path, copies: int) -> None:
     """Write one archive for each class, shard and copy."""
     from sklearn import datasets
 
-    X, y = {"digits": datasets.load_digits, "breast cancer": datasets.load_breast_cancer}[name](return_X_y=True)
-    X = X.astype(np.float32)
+    load = {"digits": datasets.load_digits, "breast cancer": datasets.load_breast_cancer}[name]
+    x, y = load(return_X_y=True)
+    x = x.astype(np.float32)
     for label in np.unique(y):
         shards = np.array_split(np.tile(np.flatnonzero(y == label), copies), SHARDS)
         for shard, rows in enumerate(shards):
-            np.savez(folder / f"{label}-{shard}.npz", X=X[rows], y=y[rows])
+            np.savez(folder / f"{label}-{shard}.npz", X=x[rows], y=y[rows])
 
 
 def archives(folder: str) -> list[str]:
@@ -48,9 +49,9 @@ def archives(folder: str) -> list[str]:
 def samples(path, rng):
     """Yield the samples of an archive in random order."""
     with np.load(path) as archive:
-        X, y = archive["X"], archive["y"]
-    for i in rng.permutation(len(X)):
-        yield {"X": X[i], "y": y[i]}
+        x, y = archive["X"], archive["y"]
+    for i in rng.permutation(len(x)):
+        yield {"X": x[i], "y": y[i]}
 
 
 def with_pescador(backend, folder):
@@ -110,13 +111,13 @@ class Archive:
 
     def __init__(self, path):
         with np.load(path) as archive:
-            self.X, self.y = archive["X"], archive["y"]
+            self.x, self.y = archive["X"], archive["y"]
 
     def __len__(self):
-        return len(self.X)
+        return len(self.x)
 
     def __getitem__(self, i):
-        return {"X": self.X[i], "y": self.y[i]}
+        return {"X": self.x[i], "y": self.y[i]}
 
 
 def shuffled_archive(path):
@@ -179,8 +180,8 @@ def with_tensorflow(folder):
             return archive["X"], archive["y"]
 
     def archive(path):
-        X, y = tf.numpy_function(load, [path], [tf.float32, tf.int64])
-        return tf.data.Dataset.from_tensor_slices({"X": X, "y": y})
+        x, y = tf.numpy_function(load, [path], [tf.float32, tf.int64])
+        return tf.data.Dataset.from_tensor_slices({"X": x, "y": y})
 
     paths = archives(folder)
     data = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths))

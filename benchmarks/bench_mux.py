@@ -83,14 +83,16 @@ def measure_case(case: dict) -> dict:
 
 def cases(arguments) -> list[harness.Case]:
     sizes = [10, 1000] if arguments.quick else [10, 1000, 30_000, 1_000_000]
-    seconds = 0.02 if arguments.quick else 0.4
+    seconds = 0.02 if arguments.quick else 0.3
     wanted = [{"mux": "bare", "n": 1, "weighted": False, "rate": 8, "seconds": seconds}]
-    for mux, (kind, _, takes_weights) in MUXES.items():
+    for mux, (_, _, takes_weights) in MUXES.items():
         for n in sizes:
             if mux == "Stochastic exhaustive" and n < 1000:  # over in a moment
                 continue
             for weighted in (False, True) if takes_weights and not arguments.quick else (False,):
-                for rate in (8, 256) if kind == "StochasticMux" and not arguments.quick else (8,):
+                for rate in (
+                    (8, 256) if mux == "Stochastic with_replacement" and not arguments.quick else (8,)
+                ):
                     case = {"mux": mux, "n": n, "weighted": weighted, "rate": rate, "seconds": seconds}
                     wanted.append(case)
                     # the peer copies and weighs every streamer: larger cases would take hours

@@ -6,13 +6,15 @@ A StochasticMux of 64 streams, 16 active, over the backends thread, shm and zmq,
 in this process (serial), and beside PyTorch's DataLoader with the same work and workers (an iterable
 data set, of which each worker takes every n-th stream), which is installed in an environment of its own.
 Leaves: NumPy (sorting), Python (a loop), waiting (10 ms an item) and a slow open (200 ms, rate 64, with a
-consumer that takes 2 ms for each item). Each case runs in a fresh process, and the items of the first
-second are not counted. CPU seconds are those of all processes, for each second of the run. The last
-rows are what an item of 8 bytes costs the consumer itself: its own CPU time, with everything ready.
+consumer that takes 2 ms for each item). Each case runs in a fresh process; the items of the first half second
+are not counted, nor those of the streams that are open first where opening is slow. CPU seconds are those of
+all processes, for each second of the run. The last rows are what an item of 8 bytes costs the consumer
+itself: its own CPU time, with everything ready.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 
@@ -47,12 +49,16 @@ def leaf(work, rng):
             yield {"x": data[:1000]}
 
 
+def rate(case):
+    """Return after how many samples, on average, a stream is replaced."""
+    return 64 if case["work"].endswith("open") else None
+
+
 def stream_of(case):
     import pescador
 
-    rate = {"slow open": 64, "free open": 64}.get(case["work"])
     streams = [pescador.Streamer(leaf, case["work"], rng=pescador.RNG) for _ in range(N_STREAMS)]
-    mux = pescador.StochasticMux(streams, N_ACTIVE, rate, random_state=0)
+    mux = pescador.StochasticMux(streams, N_ACTIVE, rate(case), random_state=0)
     if case["backend"] == "serial":
         return mux
     return pescador.ParallelStreamer(mux, case["backend"], case["workers"])
@@ -62,11 +68,15 @@ def torch_items(case):
     import numpy as np
     import torch
 
+    def stream(i):
+        for k in itertools.count():
+            yield from itertools.islice(leaf(case["work"], np.random.default_rng([i, k])), rate(case))
+
     class Streams(torch.utils.data.IterableDataset):
         def __iter__(self):
             info = torch.utils.data.get_worker_info()
             mine = range(info.id if info else 0, N_ACTIVE, info.num_workers if info else 1)
-            iterators = [leaf(case["work"], np.random.default_rng(i)) for i in mine]
+            iterators = [stream(i) for i in mine]
             while True:
                 for iterator in iterators:
                     yield next(iterator)
@@ -77,9 +87,12 @@ def torch_items(case):
 def measure_case(case):
     items = iter(torch_items(case) if case["backend"] == "DataLoader" else stream_of(case))
     pause = 0.002 if case["work"].endswith("open") else 0
-    started = time.perf_counter()
-    while time.perf_counter() - started < case["seconds"] / 3:  # start, and first activations
+    n, started = 0, time.perf_counter()
+    # from then on streams are replaced at an even rate, in the long run as in this one
+    first = 64 * N_ACTIVE if case["work"] == "slow open" else 0
+    while n < first or time.perf_counter() - started < case["seconds"] / 3:
         next(items)
+        n += 1
     n, cpu, own, started = 0, harness.cpu_seconds(), time.process_time(), time.perf_counter()
     while (elapsed := time.perf_counter() - started) < case["seconds"]:
         for _ in range(1000 if case["work"] == "tiny" else 1):
@@ -98,7 +111,7 @@ def measure_case(case):
 
 def cases(arguments):
     cores = os.cpu_count() or 1
-    seconds = 0.3 if arguments.quick else 2
+    seconds = 0.3 if arguments.quick else 1.5
     counts = {work: sorted({1, 2, cores}) for work in WORK}
     counts["waiting"] = [1, 4, 16]
     counts["slow open"] = counts["free open"] = [4]
@@ -107,6 +120,8 @@ def cases(arguments):
         for backend in ("serial", "shm") if arguments.quick else BACKENDS:
             for workers in [1] if backend == "serial" else counts[work]:
                 case = {"work": work, "backend": backend, "workers": workers, "seconds": seconds}
+                if work.endswith("open"):
+                    case["seconds"] *= 2  # a stream opens once in a fifth of a second
                 if backend == "DataLoader":
                     case["environment"] = "torch"
                 if arguments.peers or "environment" not in case:

@@ -102,7 +102,9 @@ def measure(script: str, cases: Sequence[Case], repetitions: int) -> list[list[d
                 outcome = results[number] = str(error)
             name = ", ".join(str(value) for key, value in case.items() if key != "seconds")
             seconds = f"{time.monotonic() - started:4.0f} s"
-            print(f"# {seconds}, {repetition + 1}/{repetitions}: {name} {outcome}", file=sys.stderr, flush=True)
+            print(
+                f"# {seconds}, {repetition + 1}/{repetitions}: {name} {outcome}", file=sys.stderr, flush=True
+            )
     return results
 
 
