@@ -49,14 +49,15 @@ def main():
     parser.add_argument("--csv", type=Path, help="write the table to this file")
     parser.add_argument("--quick", action="store_true", help="a few seconds")
     arguments = parser.parse_args()
-    seconds = 3 if arguments.quick else 60 * arguments.minutes
+    seconds = 2 if arguments.quick else 60 * arguments.minutes
+    n_files = 100 if arguments.quick else 1000
 
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{i}.npy" for i in range(1000)]
+        files = [Path(folder) / f"{i}.npy" for i in range(n_files)]
         for i, path in enumerate(files):
             np.save(path, np.full((64, 4096), i, dtype=np.float32))
         streams = [pescador.Streamer(sample_file, path, rng=pescador.RNG) for path in files]
-        mux = pescador.StochasticMux(streams, n_active=100, rate=64, random_state=0)
+        mux = pescador.StochasticMux(streams, n_active=n_files // 10, rate=64, random_state=0)
         print("second  {:>9}  {}  {}  {}  {}".format(*COLUMNS[1:]), flush=True)
         table = []
         with pescador.ParallelStreamer(mux, arguments.backend, arguments.workers) as stream:

@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py [--quick] [--repetitions 3] [--note TEXT]
 
-Ends in less than 30 minutes on two cores, once the environments of the peers exist (some minutes and 4 GB).
+Ends in less than 30 minutes on two cores, once the environments of the peers exist (some minutes and 3 GB).
 With --quick nothing is written: a check in a minute or two that all of it works, without peers.
 """
 
