@@ -87,6 +87,7 @@ def torch_items(case):
 def measure_case(case):
     items = iter(torch_items(case) if case["backend"] == "DataLoader" else stream_of(case))
     pause = 0.002 if case["work"].endswith("open") else 0
+    next(items)  # when the workers have started
     n, started = 0, time.perf_counter()
     # from then on streams are replaced at an even rate, in the long run as in this one
     first = 64 * N_ACTIVE if case["work"] == "slow open" else 0

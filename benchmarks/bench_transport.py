@@ -249,13 +249,19 @@ def timed(stream: Iterator[Item], use: Callable[[Item], None], seconds: float) -
     return {"rate": n / now, "cpu": (harness.cpu_seconds() - cpu) / n}
 
 
+def warm_up(stream: Iterator[Item], case: harness.Case) -> None:
+    """Wait for the start of the worker, and then for the first use of each page."""
+    next(stream)
+    timed(stream, receive, case["seconds"] / 2)
+
+
 def measure_case(case: harness.Case) -> dict:
     if case["item"] == BATCH:
         return measure_batches(case)
     if case["item"] == EPOCHS:
         return measure_epochs(case)
     stream = TOOLS[case["tool"]][0](case["item"])
-    timed(stream, receive, case["seconds"] / 2)  # start, and the first use of each page
+    warm_up(stream, case)
     results = {use.__name__: timed(stream, use, case["seconds"]) for use in (receive, read)}
     getattr(stream, "close", lambda: None)()
     return results
@@ -273,7 +279,7 @@ def measure_batches(case: harness.Case) -> dict:
     batches = pescador.Streamer(pescador.buffer_stream, pescador.Streamer(samples), 128)
     parallel = pescador.ParallelStreamer(batches, case["tool"])
     stream = iter(parallel)
-    timed(stream, receive, case["seconds"] / 2)
+    warm_up(stream, case)
     result = {"receive": timed(stream, receive, case["seconds"])}
     stats = parallel.stats()
     result["copied"] = stats["copied"] / max(stats["bytes"], 1)
