@@ -49,8 +49,7 @@ def main():
     parser.add_argument("--csv", type=Path, help="write the table to this file")
     parser.add_argument("--quick", action="store_true", help="a few seconds")
     arguments = parser.parse_args()
-    seconds = 2 if arguments.quick else 60 * arguments.minutes
-    n_files = 100 if arguments.quick else 1000
+    seconds, n_files, step = (2, 100, 100) if arguments.quick else (60 * arguments.minutes, 1000, 1000)
 
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.npy" for i in range(n_files)]
@@ -63,7 +62,7 @@ def main():
         with pescador.ParallelStreamer(mux, arguments.backend, arguments.workers) as stream:
             started = time.monotonic()
             for n, _ in enumerate(stream, 1):
-                if n % 1000 == 0 and time.monotonic() - started > len(table) * seconds / 40:
+                if n % step == 0 and time.monotonic() - started > len(table) * seconds / 40:
                     table.append((time.monotonic() - started, n, *usage()))
                     print("{:6.0f}  {:>9d}  {:10.1f}  {:9d}  {:11d}  {:7d}".format(*table[-1]), flush=True)
                     if len(table) > 40:
