@@ -1,6 +1,6 @@
 """What a mux costs a sample, and how long its first sample takes.
 
-    python benchmarks/bench_mux.py [--quick] [--csv FILE] [--no-peer]
+    python benchmarks/bench_mux.py [--quick] [--csv FILE] [--no-peers] [--repetitions 3]
 
 Every mux, over 10 to 1,000,000 streams, against a bare generator loop and against the package
 pescador==3.0.0, which is installed in an environment of its own. Each case runs in a fresh process, in
@@ -10,11 +10,10 @@ matters. The leaf is a generator that yields one object for ever.
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
-import sys
 import time
+
+import harness
 
 MUXES = {
     # name: (class, keyword arguments, takes weights)
@@ -82,73 +81,59 @@ def measure_case(case: dict) -> dict:
     return {"sample": best[len(best) // 2], "first": first, "memory": memory}
 
 
-def main() -> None:
-    import harness
-
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a few cases, one repetition")
-    parser.add_argument("--csv", help="write the table to this file")
-    parser.add_argument("--no-peer", action="store_true", help="do not install and measure pescador 3.0.0")
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case:
-        print(json.dumps(measure_case(json.loads(arguments.case))))
-        return
-
+def cases(arguments) -> list[harness.Case]:
     sizes = [10, 1000] if arguments.quick else [10, 1000, 30_000, 1_000_000]
-    seconds, repetitions = (0.05, 1) if arguments.quick else (0.4, 3)
-    peer = None
-    if not arguments.no_peer:
-        peer = harness.environment("pescador3", "pescador==3.0.0", "psutil")
+    seconds = 0.02 if arguments.quick else 0.3
+    wanted = [{"mux": "bare", "n": 1, "weighted": False, "rate": 8, "seconds": seconds}]
+    for mux, (_, _, takes_weights) in MUXES.items():
+        for n in sizes:
+            if mux == "Stochastic exhaustive" and n < 1000:  # over in a moment
+                continue
+            for weighted in (False, True) if takes_weights and not arguments.quick else (False,):
+                for rate in (
+                    (8, 256) if mux == "Stochastic with_replacement" and not arguments.quick else (8,)
+                ):
+                    case = {"mux": mux, "n": n, "weighted": weighted, "rate": rate, "seconds": seconds}
+                    wanted.append(case)
+                    # the peer copies and weighs every streamer: larger cases would take hours
+                    if arguments.peers and n <= 30_000 and rate == 8:
+                        wanted.append({**case, "environment": "pescador 3.0.0"})
+    return wanted
 
-    def run(case: dict, python: object, ours: bool) -> dict:
-        return harness.measure(str(python), __file__, "--case", json.dumps(case), ours=ours)
 
-    cases = [
-        {"mux": mux, "n": n, "weighted": weighted, "rate": rate, "seconds": seconds}
-        for mux, (kind, _, takes_weights) in MUXES.items()
-        for n in sizes
-        if not (mux == "Stochastic exhaustive" and n < 1000)  # over in a moment
-        for weighted in ((False, True) if takes_weights else (False,))
-        for rate in ((8, 256) if kind == "StochasticMux" and not arguments.quick else (8,))
-    ]
-    bare = [
-        run({"mux": "bare", "n": 1, "weighted": False, "rate": 8, "seconds": seconds}, sys.executable, True)
-        for _ in range(3)
-    ]
-    columns = ["mux", "streams", "weights", "rate", "µs/sample", "min", "max", "first sample, ms",
-               "bytes/stream", "peer µs/sample", "peer first, ms", "times faster"]  # fmt: skip
-    rows = [
-        ["bare generator", 1, "", "", f"{1e6 * harness.median(r['sample'] for r in bare):.3f}"] + [""] * 7
-    ]
-    for case in cases:
-        ours, theirs = [], []
-        for _ in range(repetitions):
-            ours.append(run(case, sys.executable, True))
-            # the peer copies and weighs every streamer: larger cases would take hours
-            if peer is not None and case["n"] <= 30_000 and case["rate"] == 8:
-                theirs.append(run(case, peer, False))
-        sample = [1e6 * result["sample"] for result in ours]
-        row = [
+COLUMNS = ["mux", "streams", "weights", "rate", "µs/sample", "min", "max", "first sample, ms",
+           "bytes/stream", "peer µs/sample", "peer first, ms", "times faster"]  # fmt: skip
+
+
+def rows_of(cases: list[harness.Case], results: list[list[dict] | str]) -> list[list]:
+    rows: list[list] = []
+    for case, found in zip(cases, results, strict=True):
+        if "environment" in case:  # the row of ours was made just before
+            if not isinstance(found, str):
+                sample = 1e6 * harness.median(result["sample"] for result in found)
+                first = 1e3 * harness.median(result["first"] for result in found)
+                rows[-1][-3:] = [f"{sample:.2f}", f"{first:.1f}", f"{sample / float(rows[-1][4]):.1f}"]
+            continue
+        sample = harness.three((1e6 * result["sample"] for result in found), ".3f")
+        if case["mux"] == "bare":
+            rows.append(["bare generator", 1, "", "", *sample, *[""] * 5])
+            continue
+        rows.append([
             case["mux"], case["n"], "random" if case["weighted"] else "equal",
-            case["rate"] if "Stochastic" in case["mux"] else "", f"{harness.median(sample):.3f}",
-            f"{min(sample):.3f}", f"{max(sample):.3f}",
-            f"{1e3 * harness.median(result['first'] for result in ours):.2f}",
-            f"{harness.median(result['memory'] for result in ours):.0f}",
-        ]  # fmt: skip
-        if theirs:
-            their_sample = 1e6 * harness.median(result["sample"] for result in theirs)
-            row += [
-                f"{their_sample:.2f}",
-                f"{1e3 * harness.median(result['first'] for result in theirs):.1f}",
-                f"{their_sample / harness.median(sample):.1f}",
-            ]
-        else:
-            row += ["", "", ""]
-        rows.append(row)
-        print(*row, sep="\t", file=sys.stderr, flush=True)
-    harness.show("Cost of a mux", columns, rows)
-    harness.write_csv(arguments.csv, columns, rows)
+            case["rate"] if "Stochastic" in case["mux"] else "", *sample,
+            f"{1e3 * harness.median(result['first'] for result in found):.2f}",
+            f"{harness.median(result['memory'] for result in found):.0f}", "", "", "",
+        ])  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    arguments = harness.options(__doc__, measure_case)
+    wanted = cases(arguments)
+    results = harness.measure(__file__, wanted, arguments.repetitions or (1 if arguments.quick else 3))
+    rows = rows_of(wanted, results)
+    harness.show("Cost of a mux", COLUMNS, rows)
+    harness.write_csv(arguments.csv, COLUMNS, rows)
 
 
 if __name__ == "__main__":
