@@ -29,6 +29,10 @@ __all__ = ["ParallelStreamer", "ZMQStreamer"]
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="ParallelStreamer[Any]")
 
+# Items that a stream which is opened early may produce before it is needed: enough to draw from while its
+# worker is busy opening another one.
+EARLY_PREFETCH = 8
+
 MAX_TIMEOUT = 1_000_000  # seconds; what poll() can take
 
 
@@ -247,10 +251,10 @@ class _PoolOpener:
         return self._pool.open(streamer, seed, max_iter, self._prefetch)
 
     def open_early(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
-        """Open a stream that produces its first item, and then waits to be needed."""
+        """Open a stream that produces its first items, and then waits to be needed."""
         if isinstance(_root(streamer), BaseMux):
             return self.open(streamer, seed, max_iter)  # it opens nothing before it is drawn from
-        return self._pool.open(streamer, seed, max_iter, 1)
+        return self._pool.open(streamer, seed, max_iter, min(EARLY_PREFETCH, self._prefetch or EARLY_PREFETCH))
 
     def claim(self, stream: Any) -> None:
         """Let a stream that was opened early run ahead as far as any."""

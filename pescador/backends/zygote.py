@@ -36,10 +36,10 @@ def main(descriptor: int) -> None:
     poll.register(link.socket, select.POLLIN)
     if consumer is not None:
         poll.register(consumer, select.POLLIN)
-    with contextlib.closing(link), contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError):
         while True:
             if any(descriptor == consumer for descriptor, _ in poll.poll()):
-                return
+                break
             received = link.receive()
             assert received is not None
             message, (answers, *descriptors) = received
@@ -56,6 +56,7 @@ def main(descriptor: int) -> None:
             asker = Link(socket.socket(fileno=answers))
             with contextlib.closing(asker), contextlib.suppress(OSError):  # it no longer wants to know
                 asker.send(answer.encode())
+    os._exit(0)  # there is nothing to tidy up, and whoever closed the last pool waits
 
 
 def _fork(link: Link, consumer: int | None, answers: int, descriptors: list[int]) -> int:
