@@ -254,7 +254,9 @@ class _PoolOpener:
         """Open a stream that produces its first items, and then waits to be needed."""
         if isinstance(_root(streamer), BaseMux):
             return self.open(streamer, seed, max_iter)  # it opens nothing before it is drawn from
-        return self._pool.open(streamer, seed, max_iter, min(EARLY_PREFETCH, self._prefetch or EARLY_PREFETCH))
+        return self._pool.open(
+            streamer, seed, max_iter, min(EARLY_PREFETCH, self._prefetch or EARLY_PREFETCH)
+        )
 
     def claim(self, stream: Any) -> None:
         """Let a stream that was opened early run ahead as far as any."""

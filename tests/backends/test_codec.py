@@ -12,6 +12,7 @@ from pescador import PescadorError
 from pescador.backends import wire
 from pescador.backends.codec import MAX_FIELDS, MAX_SCHEMAS, PICKLED, Decoder, Encoder, Pickled, Schema
 from pescador.backends.ring import ALIGNMENT
+from pescador.backends.wire import NOWHERE
 from pescador.testing import Sample, assert_same, sample_items
 
 WAYS = ("join", "write")
@@ -237,7 +238,7 @@ def test_random_bytes_are_no_message(data):
 
 @given(st.integers(0, 2**16 - 1), st.binary(max_size=200))
 def test_a_message_of_fewer_entries_than_it_says_is_refused(n, data):
-    message = wire.HEADER.pack(wire.ITEMS, n, 0.0, 0, *wire.NOWHERE) + data
+    message = wire.HEADER.pack(wire.ITEMS, n, 0.0, 0, *NOWHERE) + data
     if n * wire.ENTRY_SIZE > len(data):
         with pytest.raises(PescadorError, match="broken message"):
             wire.entries(memoryview(message))
@@ -363,9 +364,10 @@ PICKLE_ERRORS = (ValueError, TypeError)  # what the constructor of an array says
 @given(st.data())
 def test_a_changed_message_is_refused_or_still_a_message(data):
     bodies = data.draw(st.lists(st.binary(max_size=30), max_size=4))
-    message = bytearray(wire.HEADER.pack(wire.ITEMS, len(bodies), 0.0, 0))
+    message = bytearray(wire.HEADER.pack(wire.ITEMS, len(bodies), 0.0, 0, *NOWHERE))
     for number, body in enumerate(bodies):
-        message += wire.ENTRY.pack(number, 1, len(body), 0, 0, 0) + body
+        message += wire.ENTRY.pack(number, 1, len(body), *NOWHERE)
+    message += b"".join(bodies)
     assert [bytes(body) for _, _, body, _ in wire.entries(memoryview(message))] == bodies
     if data.draw(st.booleans()):
         del message[data.draw(st.integers(0, len(message) - 1)) :]

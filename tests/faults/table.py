@@ -28,7 +28,7 @@ from ..kinds import KINDS
 
 N_ITEMS = 5
 ITEM_BYTES = 20_480  # more than is sent inside of messages
-RING_BYTES = 2 * ITEM_BYTES  # of which a consumer may hold one, where the ring is to be full
+RING_BYTES = 2 * ITEM_BYTES  # full when the consumer holds one item, and the generator one array
 TIMEOUT = 0.1  # seconds, that close() waits
 WITHIN = 1.0  # seconds
 
@@ -192,6 +192,12 @@ def waiting(act, at, function):
         yield item(i)
 
 
+def crowding(act):
+    held = pescador.empty(ITEM_BYTES, np.uint8)
+    yield from waiting(act, 1, "_allocate")
+    del held
+
+
 def when_waiting(act, function):
     """Act in a signal handler, as soon as the main thread waits for a command inside of a function."""
 
@@ -241,7 +247,7 @@ FIRST = Place("first item", lambda act: Streamer(items, act, 0))
 WRITE = Place("middle of an item's write", lambda act: Streamer(writing, act, 3), 3)
 BETWEEN = Place("between items", lambda act: Streamer(items, act, 3), 3)
 WINDOW = Place("blocked on a full window", lambda act: Streamer(waiting, act, 2, "run"), 3, pause=2)
-RING = Place("blocked on a full ring", lambda act: Streamer(waiting, act, 2, "_allocate"), 2, pause=2)
+RING = Place("blocked on a full ring", lambda act: Streamer(crowding, act), 1, pause=1)
 CLOSE = Place("during close", lambda act: Streamer(closing, act), 1)
 NESTED = Place(
     "in a nested worker",
