@@ -95,7 +95,7 @@ class _Field:
 class Schema(Layout):
     """The layout of dicts of arrays that look the same."""
 
-    __slots__ = ("_dtypes", "_fields", "_looks", "_paddings")
+    __slots__ = ("_fields", "_looks", "_paddings")
 
     def __init__(self, number: int, item: dict[str, Any]) -> None:
         self.number = number
@@ -104,7 +104,6 @@ class Schema(Layout):
         self._paddings: list[bytes] = []  # before each field
         # Looks are compared by the identity of dtypes, which keeps what equality does not (a C long
         # is no long long, metadata); so these must not be freed, and their ids not be used again.
-        self._dtypes = [value.dtype for value in item.values()]
         self._looks = [
             (key, type(value), value.dtype, value.shape, value.ndim > 1 and _order(value))
             for key, value in item.items()

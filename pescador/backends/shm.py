@@ -1,7 +1,8 @@
 """In processes, arrays through shared memory.
 
-Small items and all messages go through a Unix socket. The bodies of large ones go through a ring in
-shared memory (see :mod:`.ring`): the worker copies each array once, into the ring, and what the
+All messages go through a Unix socket, and with them the bodies of a few small items. Those of large
+items, and of many small ones together (a pack), go through a ring in shared memory (see
+:mod:`.ring`): the worker copies each array once, into the ring, and what the
 consumer gets are views of the ring, valid for as long as it keeps them. When it keeps more than half of
 the ring, further items are delivered as private copies, so that the worker always has room; and when
 neither side can go on for want of room, or an item is larger than the ring, the item gets a segment of
