@@ -1,9 +1,8 @@
-"""Streamer, the recipe of a stream, and how a stream is opened.
+"""Streamer, the recipe of a stream.
 
 Opening a stream makes a shallow *activated copy* of its recipe, which holds the running iterator, so
-several openings of one Streamer never share state and none of its arguments is copied. Who opens a
-stream hands it a :class:`Context`: the seed of this activation, and the *opener* with which it opens
-streams below it (in this process, or on the workers of a pool).
+several openings of one Streamer never share state and none of its arguments is copied. What it is opened
+with is a :class:`~pescador.opening.Context`.
 """
 
 from __future__ import annotations
@@ -14,106 +13,23 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count, islice
 from types import GeneratorType, TracebackType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
 from . import seeding
 from .exceptions import ParameterError, PescadorError
+from .opening import ArgumentContext, Context
 from .seeding import RNG, Seed
 
-__all__ = ["Context", "Opener", "Streamer", "streamable"]
+__all__ = ["Streamer", "streamable"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
 Self = TypeVar("Self", bound="Streamer[Any]")
 
-
-class Opener(Protocol):
-    """Opens streams for the mux that asks, here or elsewhere."""
-
-    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        """Return an iterator over at most `max_iter` items of `streamer`.
-
-        The iterator has ``close()``.
-        """
-        ...
-
-    def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        """Open a stream that will probably be needed: it may get ready, but produces next to nothing."""
-        ...
-
-    def claim(self, stream: Any) -> None:
-        """Let a stream that was opened early produce as much as any."""
-        ...
-
-    def spread(self, n: int) -> Opener:
-        """Return the opener for a mux that has `n` streams open at a time, below the one that asks."""
-        ...
-
-    @property
-    def is_background(self) -> bool:
-        """Whether streams run in the background as soon as they are opened."""
-        ...
-
-    @property
-    def ahead(self) -> int:
-        """How many activations a mux may open before it needs them."""
-        ...
-
-
-class _HereOpener:
-    """Opens streams in this process, when they are needed."""
-
-    __slots__ = ()
-    is_background = False
-    ahead = 0
-
-    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        return streamer.open(Context(seed, self), max_iter)
-
-    def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        return self.open(streamer, seed, max_iter)
-
-    def claim(self, stream: Any) -> None:
-        pass
-
-    def spread(self, n: int) -> Opener:  # noqa: ARG002  # it is all the same here
-        return self
-
-
-HERE: Opener = _HereOpener()
-
-
 _making_lists = threading.RLock()  # reentrant: a collection may close streams while it is held
-
-
-class Context:
-    """What a stream is opened with: its seed, and the opener for streams below it."""
-
-    __slots__ = ("_seed", "opener")
-
-    def __init__(self, seed: Seed, opener: Opener = HERE) -> None:
-        self._seed = seed
-        self.opener = opener
-
-    def seed(self) -> Seed:
-        """Return the seed of the next opening."""
-        return self._seed
-
-
-class _ArgumentContext(Context):
-    """For a stream among a recipe's arguments, which may be opened many times."""
-
-    __slots__ = ("_openings",)
-
-    def __init__(self, seed: Seed) -> None:
-        super().__init__(seed)
-        self._openings = count()
-
-    def seed(self) -> Seed:
-        return self._seed.child(next(self._openings))
 
 
 class Streamer(Generic[T_co]):
@@ -516,7 +432,7 @@ def bind_arguments(
         if value is RNG:
             return child(seeding.GENERATOR, next(generators)).generator()
         if isinstance(value, Streamer):
-            return value._bind(_ArgumentContext(child(seeding.ARGUMENT, next(streams))))
+            return value._bind(ArgumentContext(child(seeding.ARGUMENT, next(streams))))
         if type(value) in (list, tuple):
             if any(_inherits(entry) for entry in value):
                 return type(value)([bind(entry) for entry in value])

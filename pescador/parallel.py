@@ -19,9 +19,10 @@ from typing import Any, TypeVar, cast
 
 from . import backends
 from .backends.base import Pool
-from .core import Context, Streamer
+from .core import Streamer
 from .exceptions import ParameterError
 from .mux import BaseMux
+from .opening import Context
 from .seeding import Seed
 
 __all__ = ["ParallelStreamer", "ZMQStreamer"]

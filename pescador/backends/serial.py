@@ -6,8 +6,9 @@ import weakref
 from collections.abc import Generator, Iterator
 from typing import Any, Generic, TypeVar
 
-from ..core import Context, Streamer
+from ..core import Streamer
 from ..exceptions import PescadorError
+from ..opening import Context
 from ..seeding import Seed
 from .base import Backend, Pool, Stream, WorkerStats
 

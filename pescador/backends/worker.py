@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any
 
-from ..core import Context, Streamer
+from ..core import Streamer
 from ..exceptions import DataError, PescadorError
+from ..opening import Context
 from ..seeding import Seed
 
 __all__ = ["Stop", "Unsendable", "WorkerLoop", "WorkerStream"]

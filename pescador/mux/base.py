@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import seeding
-from ..core import Opener, Streamer
+from ..core import Streamer
 from ..exceptions import ParameterError, PescadorError
+from ..opening import Opener
 from ..sampling import Floats, check_weights
 from ..seeding import RandomState, Seed, SeedSource
 

@@ -7,8 +7,9 @@ from itertools import count
 from typing import Any, TypeVar
 
 from .. import seeding
-from ..core import Context, Streamer
+from ..core import Streamer
 from ..exceptions import ParameterError
+from ..opening import Context
 from ..seeding import RandomState
 from .base import END, BaseMux, as_streamer, check_mode
 
