@@ -25,6 +25,8 @@ T = TypeVar("T")
 Item = Mapping[str, Any]
 Array = npt.NDArray[Any]
 
+_NOTHING: Array = np.empty(0)
+
 
 def buffer_stream(
     stream: Iterable[Item], buffer_size: int, partial: bool = False, axis: int | None = None
@@ -80,14 +82,15 @@ def _batches(
     stream: Iterable[Item], size: int, partial: bool, axis: int | None
 ) -> Generator[dict[str, Array], None, None]:
     columns: dict[str, _Column] = {}
+    keys = columns.keys()  # always those of the batch
     n_items = 0
     for item in stream:
-        if not isinstance(item, Mapping):
+        if not isinstance(item, (dict, Mapping)):  # a dict is known at once
             raise DataError(f"buffer_stream takes dicts, but got {describe(item)}")
         if not n_items:
-            columns = {key: _Column(size, axis) for key in item}
-        elif item.keys() != columns.keys():
-            raise DataError(f"a batch with keys {list(columns)} cannot take an item {describe(item)}")
+            columns.update({key: _Column(size, axis) for key in item})
+        elif item.keys() != keys:
+            raise DataError(f"a batch with keys {list(keys)} cannot take an item {describe(item)}")
         for key, value in item.items():
             try:
                 columns[key].append(value)
@@ -111,37 +114,40 @@ def _finished(columns: dict[str, _Column]) -> dict[str, Array]:
 class _Column:
     """The values of one key of a batch, in an array allocated when the first one comes."""
 
-    __slots__ = ("_array", "_axis", "_filled", "_size", "_stacked")
+    __slots__ = ("_array", "_axis", "_filled", "_row", "_size", "_stacked")
 
     def __init__(self, size: int, axis: int | None) -> None:
         self._size = size
         self._stacked = axis is None
         self._axis = axis or 0
         self._filled = 0  # along the axis
-        self._array: Array | None = None
+        self._row: tuple[int, ...] | None = None  # shape of each value of a stack, once known
+        self._array: Array = _NOTHING
 
     def append(self, value: Any) -> None:
-        value = np.asarray(value)
-        if self._stacked:
-            value = value[np.newaxis]
-        elif not -value.ndim <= self._axis < value.ndim:
-            raise ValueError(f"it has no axis {self._axis}, for its shape is {value.shape}")
-        if self._array is None:
-            self._axis %= value.ndim
-            self._array = empty(self._shape(value, self._size * value.shape[self._axis]), value.dtype)
-        array = self._array
-        if value.dtype != array.dtype or value.shape[1:] != array.shape[1:] or not self._stacked:
-            array = self._make_fit(value)
-        end = self._filled + value.shape[self._axis]
-        if self._axis == 0:
-            array[self._filled : end] = value
+        value, array = np.asarray(value), self._array
+        if value.shape == self._row and value.dtype == array.dtype:  # nearly all, so this must be fast
+            array[self._filled, ...] = value
+            self._filled += 1
         else:
-            array[(slice(None),) * self._axis + (slice(self._filled, end),)] = value
+            self._extend(value[np.newaxis] if self._stacked else value)
+
+    def _extend(self, value: Array) -> None:
+        if not -value.ndim <= self._axis < value.ndim:
+            raise ValueError(f"it has no axis {self._axis}, for its shape is {value.shape}")
+        if self._array is _NOTHING:
+            self._axis %= value.ndim
+            dtype = value.dtype if self._stacked else np.result_type(value.dtype)  # as NumPy does
+            self._array = empty(self._shape(value, self._size * value.shape[self._axis]), dtype)
+            self._row = value.shape[1:] if self._stacked else None
+        else:
+            self._make_fit(value)
+        end = self._filled + value.shape[self._axis]
+        self._array[(slice(None),) * self._axis + (slice(self._filled, end),)] = value
         self._filled = end
 
     def array(self) -> Array:
         """Return what was collected."""
-        assert self._array is not None
         if self._filled == self._array.shape[self._axis]:
             return self._array
         return self._array[(slice(None),) * self._axis + (slice(self._filled),)].copy()
@@ -149,10 +155,9 @@ class _Column:
     def _shape(self, value: Array, length: int) -> tuple[int, ...]:
         return (*value.shape[: self._axis], length, *value.shape[self._axis + 1 :])
 
-    def _make_fit(self, value: Array) -> Array:
-        """Return the array, replaced if `value` needs a wider dtype or more room."""
+    def _make_fit(self, value: Array) -> None:
+        """Replace the array if `value` needs a wider dtype or more room."""
         array = self._array
-        assert array is not None
         if value.ndim != array.ndim or self._shape(value, 0) != self._shape(array, 0):
             first = int(self._stacked)
             raise ValueError(
@@ -165,7 +170,6 @@ class _Column:
             self._array = empty(self._shape(array, max(length, 2 * needed if needed > length else 0)), dtype)
             kept = (slice(None),) * self._axis + (slice(self._filled),)
             self._array[kept] = array[kept]
-        return self._array  # type: ignore[return-value]  # set above
 
 
 def tuples(stream: Iterable[Item], *keys: str) -> Generator[tuple[Any, ...], None, None]:

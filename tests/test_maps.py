@@ -72,6 +72,24 @@ def test_a_batch_keeps_the_byte_order():
     assert same(batch, np.array([[0, 1, 2]] * 2, ">i4"))
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_with_an_axis_a_batch_has_the_byte_order_that_numpy_concatenate_gives(n):
+    values = [np.arange(3, dtype=">i4")] * n
+    (batch,) = batches_of(values, n, axis=0)
+    assert same(batch, np.concatenate(values))
+
+
+def test_a_generator_may_fill_one_array_again_and_again():
+    def reusing():
+        value = np.empty(3)
+        for i in range(4):
+            value[:] = i
+            yield {"x": value}
+
+    batches = buffer_stream(reusing(), 2)
+    assert [batch["x"][:, 0].tolist() for batch in batches] == [[0, 1], [2, 3]]
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
 @pytest.mark.parametrize("lengths", [[2, 2, 2], [1, 5, 3], [4, 1, 1], [0, 3, 0], [0, 0, 0]])
 def test_with_an_axis_a_batch_is_what_numpy_concatenate_gives(axis, lengths):
