@@ -223,8 +223,8 @@ def test_scattered_items_arrive_as_they_were():
 
 
 # What a worker never sends: an error, and neither a crash nor a wrong item. Pickles are left out: who may
-# send one may do anything. (That a stranger may not is in test_zmq.py.) Nor is there a checksum: that the
-# bytes of an array are those that were sent is up to the memory.
+# send one may do anything. (That a stranger may not is in test_zmq_strangers.py.) Nor is there a checksum:
+# that the bytes of an array are those that were sent is up to the memory.
 
 
 @given(st.binary(max_size=300))

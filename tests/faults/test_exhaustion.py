@@ -29,9 +29,8 @@ def arrays(sizes):
 def told(error):
     print(" ".join(str(error).split()))
 
-def take(items, n_expected):
-    "Print how many items come, and the error that ends them."
-    n = 0
+def take(items, n_expected, n=0):
+    "Print how many items come, if n were taken already, and the error that ends them."
     try:
         for item in items:
             assert (item["x"] == n).all()
@@ -130,14 +129,7 @@ with ParallelStreamer(Streamer(arrays, [100_000] * 4 + [50_000_000] * 4), prefet
             opened.append(os.open(os.devnull, os.O_RDONLY))
     except OSError:
         pass
-    n = 1
-    try:
-        for item in items:
-            assert (item["x"] == n).all()
-            n += 1
-    except PescadorError as error:
-        told(error)
-    print(n)
+    take(items, 8, 1)
     for descriptor in opened:
         os.close(descriptor)
 """

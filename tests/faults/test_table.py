@@ -16,8 +16,9 @@ from pescador import ParallelStreamer, Streamer
 from pescador.backends.errors import RemoteTraceback
 
 from ..kinds import KINDS, PATIENCE, ROOT
-from . import table
-from .table import CLOSE, LEASE, PAUSES, PLACES, RING, STOPS, WAYS, Act, Itself, rule_of
+from . import failing, table
+from .failing import CLOSE, LEASE, PAUSES, PLACES, RING, STOPS, WAYS, Act
+from .table import Itself, rule_of
 
 N_TRIES = 3  # to be in time, on a machine that others use, too
 
@@ -129,16 +130,16 @@ def wrong(place, way, kind, parallel, report):
     message = str(error)
     for text in (way.text,) if rule.error is Itself else rule.text:
         name = way.error and way.error.__name__
-        words = text.format(pid=report.pid, name=name, text=way.text, size=table.ITEM_BYTES)
+        words = text.format(pid=report.pid, name=name, text=way.text, size=failing.ITEM_BYTES)
         if words not in message:
             return f"no {words!r} in {message!r}"
-    if rule.error is Itself and "start_method" in kind and place is not table.PICKLING:
+    if rule.error is Itself and "start_method" in kind and place is not failing.PICKLING:
         cause = error.__cause__
         if type(cause) is not RemoteTraceback or f"in {way.fail.__name__}" not in str(cause):
             return f"its cause is {cause!r}"
     fewest, most = table.n_certain(place, kind["backend"]), place.n_before
     if rule.error is None and place is not CLOSE:
-        fewest = most = table.N_ITEMS
+        fewest = most = failing.N_ITEMS
     if not fewest <= n_items <= most:
         return f"{n_items} items, not {fewest} to {most}"
     if seconds > rule.within:
@@ -156,12 +157,12 @@ def test_every_cell(place, kind, tmp_path, monkeypatch):
     if place is LEASE:
         monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     if place is RING:
-        options = {**options, "ring_bytes": table.RING_BYTES}
+        options = {**options, "ring_bytes": failing.RING_BYTES}
     failed = {}
     # A dead worker is followed by a new one, so the cells of a place share one ParallelStreamer.
     with (
         closing(Report(tmp_path / "report")) as report,
-        ParallelStreamer(Streamer(()), prefetch=1, timeout=table.TIMEOUT, **options) as parallel,
+        ParallelStreamer(Streamer(()), prefetch=1, timeout=failing.TIMEOUT, **options) as parallel,
     ):
         for way in ways:
             failed[way.name] = wrong(place, way, options, parallel, report)
