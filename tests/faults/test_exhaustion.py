@@ -111,7 +111,8 @@ def run_each(command):
 DESCRIPTORS = """
 import psutil  # what it opens is open
 psutil.Process().num_fds()
-with ParallelStreamer(Streamer(arrays, [100]), **kind) as stream:
+# The same in this process whatever the start method is, and this one starts no interpreter.
+with ParallelStreamer(Streamer(arrays, [100]), **{**kind, "start_method": "fork"}) as stream:
     list(stream)
 del stream
 gc.collect()
