@@ -16,6 +16,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from pescador.backends.launch import Launcher
+
 TIMEOUT = 120.0
 GRACE = 2.0  # seconds in which what a test ended may be gone, for a process exits when it likes
 
@@ -50,8 +52,40 @@ def global_random_state_restored():
     np.random.set_state(numpy_state)  # noqa: NPY002 -- as above
 
 
+class Zygote:
+    """The process from which workers are forked, which takes longer to start than they do.
+
+    It is kept for all tests, but each must be able to do without: it is clean, a test may kill or close
+    it, and then there is another one for the next.
+    """
+
+    def __init__(self):
+        self._launcher = None
+
+    def keep(self):
+        """Have it run."""
+        if self._launcher is None or not self._launcher._zygote.is_alive():
+            self.close()
+            self._launcher = Launcher("forkserver")
+
+    def close(self):
+        """Have the pools of a test start one of their own."""
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    zygote = Zygote()
+    yield zygote
+    zygote.close()
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind():
+def nothing_left_behind(zygote):
+    if hasattr(os, "fork"):
+        zygote.keep()
     before = resources()
     yield
     left = resources() - before

@@ -36,10 +36,14 @@ from ..exceptions import ParameterError, PescadorError
 from .link import Link
 from .orphans import MARK, reclaim_once
 from .owner import this_owner, watch
+from .stall import process_state
 
 __all__ = ["START_METHODS", "Process", "cannot_start", "check_start_method", "end", "python_command"]
 
 START_METHODS = ("forkserver", "spawn", "fork")
+
+# Seconds in which a zygote answers, or ends. On a machine under heavy load one was seen to need 22.
+ANSWER_SECONDS = 60
 
 
 def check_start_method(method: str | None) -> str:
@@ -158,10 +162,10 @@ class _Zygote:
         self.owner = this_owner()
         self._link, other = Link.pair()
         descriptor = other.socket.fileno()
-        command = python_command(f"from pescador.backends.zygote import main; main({descriptor})")
+        code = f"from pescador.backends.zygote import main; main({descriptor})"
         try:
             with contextlib.closing(other), _interrupts_held():
-                self._process = subprocess.Popen(command, pass_fds=[descriptor], stdin=subprocess.DEVNULL)
+                self._process = _interpreter(code, (descriptor,))
         except BaseException:
             self._link.end()  # upon which the process ends, if it was started
             raise
@@ -198,25 +202,53 @@ class _Zygote:
             return cls.acquire()
 
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return not self._process.wait(0)
 
     def ask(self, question: str, descriptors: tuple[int, ...] = ()) -> str:
         """Send a request, and return the answer.
 
         The answer comes through a link of its own, so any thread may ask at any time, also when the
         garbage collector closes a pool while another question is under way.
+
+        Raises
+        ------
+        PescadorError
+            If none comes. Then the zygote is killed, so the next pool starts another.
         """
         here, there = Link.pair()
         with contextlib.closing(here):
             with contextlib.closing(there):
                 self._link.send(question.encode(), (there.socket.fileno(), *descriptors))
+            if not _comes(here):
+                raise self._killed(question)
             answer = here.receive()
         assert answer is not None
         return answer[0].decode()
 
+    def _killed(self, question: str) -> PescadorError:
+        """Kill the process, and return what to raise."""
+        pid = self._process.pid
+        state = process_state(pid)
+        end([self._process], 0, signal.SIGKILL)
+        return PescadorError(
+            f"process {pid}, from which workers are forked, did not answer {question!r} for "
+            f"{ANSWER_SECONDS} s (it was {state}), and was killed, which ends all workers that it started. "
+            "Did somebody stop it, or is the machine out of memory or overloaded? The next iteration starts "
+            "another one; start_method='spawn' does without"
+        )
+
     def _end(self) -> None:
         self._link.end()
-        self._process.wait()
+        end([self._process], ANSWER_SECONDS)
+
+
+def _comes(link: Link) -> bool:
+    """Wait until there is a message, or the end, on a link; False if there is none in ANSWER_SECONDS."""
+    poll = select.poll()
+    poll.register(link.socket, select.POLLIN)
+    # One second at a time: while this process is stopped (Ctrl-Z), which stops the other, too, one of them
+    # passes at most.
+    return any(poll.poll(1000) for _ in range(ANSWER_SECONDS))
 
 
 def _forget_lock() -> None:
@@ -287,7 +319,10 @@ def cannot_start(error: Exception) -> PescadorError:
 
 
 def _spawn(descriptors: tuple[int, int]) -> Process:
-    code = f"from pescador.backends.process_worker import main; main{descriptors}"
+    return _interpreter(f"from pescador.backends.process_worker import main; main{descriptors}", descriptors)
+
+
+def _interpreter(code: str, descriptors: tuple[int, ...]) -> Process:
     process = subprocess.Popen(python_command(code), pass_fds=descriptors, stdin=subprocess.DEVNULL)
     process.returncode = 0  # it is reaped by _Child; nobody is to wait for it, nor to warn of it
     return _Child(process.pid)

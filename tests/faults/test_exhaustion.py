@@ -1,9 +1,11 @@
 """What the system has no more of: a clear error, the items before it, no crash, and nothing left behind.
 
-Each case runs in a process of its own, with limits of its own.
+Each case runs in a process of its own, with limits of its own, and so does each limit of a case. Those are
+forked from one interpreter that has imported everything, and started nothing.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +22,16 @@ import psutil
 from pescador import ParallelStreamer, PescadorError, Streamer
 
 kind = eval(sys.argv[1])
-limit = int(sys.argv[2])
+for limit in map(int, sys.argv[2:]):
+    pid = os.fork()
+    if not pid:
+        break
+    status = os.waitpid(pid, 0)[1]
+    if status:
+        sys.exit(f"it failed where the limit is {limit}: {os.waitstatus_to_exitcode(status)}")
+    print("process", pid, flush=True)
+else:
+    sys.exit()
 
 def arrays(sizes):
     for i, size in enumerate(sizes):
@@ -50,12 +61,18 @@ print("clean")
 """
 
 
-def command(text, kind, limit):
-    return [sys.executable, "-c", PRELUDE + text + CLEAN, repr(kind), str(limit)]
+def command(text, kind, *limits):
+    return [sys.executable, "-c", PRELUDE + text + CLEAN, repr(kind), *map(str, limits)]
 
 
 def run(command):
-    """Run a command; return its pid, what it prints, and how many items came."""
+    """Run a command with one limit; return what it prints, and how many items came."""
+    (result,) = run_each(command)
+    return result
+
+
+def run_each(command):
+    """Run a command; return for each limit what it prints, and how many items came."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -77,10 +94,15 @@ def run(command):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, (process.returncode, output, errors)
-    assert not segments_of([process.pid])
-    *error, n_items, clean = output.splitlines()
-    assert clean == "clean"
-    return error, int(n_items)
+    *outputs, rest = re.split(r"process (\d+)\n", output)
+    assert rest == ""
+    assert not segments_of([process.pid, *outputs[1::2]])
+    results = []
+    for lines in outputs[::2]:
+        *error, n_items, clean = lines.splitlines()
+        assert clean == "clean"
+        results.append((error, int(n_items)))
+    return results
 
 
 # Descriptors
@@ -88,7 +110,8 @@ def run(command):
 DESCRIPTORS = """
 import psutil  # what it opens is open
 psutil.Process().num_fds()
-with ParallelStreamer(Streamer(arrays, [100]), **kind) as stream:
+# The same in this process whatever the start method is, and this one starts no interpreter.
+with ParallelStreamer(Streamer(arrays, [100]), **{**kind, "start_method": "fork"}) as stream:
     list(stream)
 del stream
 gc.collect()
@@ -109,8 +132,8 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (n + limit, n + limit))
 def test_few_descriptors_are_an_error_or_enough(kind):
     """However few there are: at some number it is the consumer that runs out, at some the worker."""
     was_enough = False
-    for limit in (0, 2, 4, 6, 9, 12, 16, 19, 22, 40):
-        error, n_items = run(command(DESCRIPTORS, kind, limit))
+    limits = (0, 2, 4, 6, 9, 12, 16, 19, 22, 40)
+    for limit, (error, n_items) in zip(limits, run_each(command(DESCRIPTORS, kind, *limits)), strict=True):
         if error:
             assert "ulimit -n" in error[0] or "Too many open files" in error[0], error
             assert n_items == 0
@@ -152,6 +175,7 @@ def prlimit(*limits):
 # Processes and threads
 
 PROCESS_LIMIT = """
+limit += 1  # for the process that forked this one
 resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
 items = []
 try:
@@ -184,8 +208,9 @@ KINDS = {"thread": {"backend": "thread"}, **PROCESSES}
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_few_processes_are_an_error_or_enough(kind):
     user = as_another_user()
-    for limit in (1, 2, 3, 5, 9, 30) if user else (1,):
-        error, n_items = run([*user, *command(PROCESS_LIMIT, kind, limit)])
+    limits = (1, 2, 3, 5, 9, 30) if user else (1,)
+    results = run_each([*user, *command(PROCESS_LIMIT, kind, *limits)])
+    for limit, (error, n_items) in zip(limits, results, strict=True):
         if error:
             assert "ulimit -u" in error[0] or "want of descriptors, threads or memory" in error[0], error
             assert n_items == 0
@@ -234,8 +259,10 @@ except (PescadorError, MemoryError) as error:
 
 @every_process
 def test_little_memory_at_the_start_is_an_error_or_enough(kind):
-    for limit in (1, 10, 30, 1200):
-        error, n_items = run(command(MEMORY_AT_START, kind, limit))
+    limits = (1, 10, 30, 1200)
+    for limit, (error, n_items) in zip(
+        limits, run_each(command(MEMORY_AT_START, kind, *limits)), strict=True
+    ):
         assert n_items == (0 if error else 20), error
         assert not error or limit < 1200, error
 

@@ -23,14 +23,6 @@ from .table import Itself, rule_of
 N_TRIES = 3  # to be in time, on a machine that others use, too
 
 
-@pytest.fixture(scope="module", autouse=True)
-def zygote():
-    """Keep the process from which workers are forked, which takes longer to start than they do."""
-    with ParallelStreamer(Streamer(range, 1)) as parallel:
-        list(parallel)
-        yield
-
-
 class Report:
     """Hears of a fault, and does what its way needs from outside."""
 
