@@ -27,7 +27,13 @@ def endless():
 
 def blocked():
     yield 0
+    open("blocked", "w").close()
     time.sleep(1000)
+
+def wait_until_blocked():
+    """Its worker may still be told to end after the first item, and would."""
+    while not os.path.exists("blocked"):
+        time.sleep(0.001)
 
 def say(text):
     print(text, flush=True)
@@ -196,7 +202,9 @@ def phase():
     "close": """
 def phase():
     stream = ParallelStreamer(Streamer(blocked), timeout=1000, **options)
-    next(iter(stream))
+    items = iter(stream)
+    next(items)
+    wait_until_blocked()
     say_when_waiting("ready")
     stream.close()
 """,
@@ -231,6 +239,7 @@ import atexit
 stream = ParallelStreamer(Streamer(blocked), timeout=1000, **options)
 items = iter(stream)
 next(items)
+wait_until_blocked()
 atexit.register(say_when_waiting, "ready")  # and after that the stream is closed
 """
 
