@@ -1,5 +1,6 @@
 """The process from which workers are forked: what becomes of pools when it is stopped."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -20,9 +21,12 @@ def own_zygote(zygote):
     assert launch._Zygote.current is None
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(launch, "ANSWER_SECONDS", 1)
+@contextlib.contextmanager
+def impatient():
+    """Wait for a second only, as long as the zygote is known to be stopped: starting one may take longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "ANSWER_SECONDS", 1)
+        yield
 
 
 def zygote_of(stream):
@@ -36,12 +40,15 @@ def stop(process):
         pass
 
 
+@contextlib.contextmanager
 def refusal(pid, question):
-    return pytest.raises(PescadorError, match=rf"process {pid}, .*'{question}.* for 1 s \(it was stopped\)")
+    error = rf"process {pid}, .*'{question}.* for 1 s \(it was stopped\)"
+    with impatient(), pytest.raises(PescadorError, match=error):
+        yield
 
 
 @process_backends
-def test_a_zygote_that_is_stopped_is_an_error_when_a_pool_opens(backend, own_zygote, impatient):
+def test_a_zygote_that_is_stopped_is_an_error_when_a_pool_opens(backend, own_zygote):
     with ParallelStreamer(Streamer(range, 10**6), backend=backend) as first:
         items = iter(first)
         next(items)
@@ -61,7 +68,7 @@ def test_a_zygote_that_is_stopped_is_an_error_when_a_pool_opens(backend, own_zyg
 
 
 @process_backends
-def test_a_zygote_that_is_stopped_is_an_error_when_a_pool_is_closed(backend, own_zygote, impatient):
+def test_a_zygote_that_is_stopped_is_an_error_when_a_pool_is_closed(backend, own_zygote):
     stream = ParallelStreamer(Streamer(range, 3), backend=backend)
     assert list(stream) == [0, 1, 2]
     zygote = zygote_of(stream)
@@ -73,12 +80,13 @@ def test_a_zygote_that_is_stopped_is_an_error_when_a_pool_is_closed(backend, own
     stream.close()
 
 
-def test_a_zygote_that_does_not_end_is_killed(own_zygote, impatient):
+def test_a_zygote_that_does_not_end_is_killed(own_zygote):
     launcher = launch.Launcher("forkserver")
     zygote = psutil.Process(launch._Zygote.current._process.pid)
     assert launch._Zygote.current.ask(f"reap {os.getpid()}") == "0"  # it is no child of the zygote
     stop(zygote)
-    launcher.close()
+    with impatient():
+        launcher.close()
     assert not zygote.is_running()
 
 
