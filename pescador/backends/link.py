@@ -29,7 +29,10 @@ MAX_MESSAGE = 1 << 16
 _IN_A_FILE = b"\0file"
 
 MAX_DESCRIPTORS = 8
-_CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# As plain integers: the flags of the socket module are members of an enum, which are slow to combine.
+_CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_DONT_WAIT = int(socket.MSG_DONTWAIT)
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
 
@@ -57,7 +60,7 @@ class Link:
         OSError
             If the other side is gone.
         """
-        flags = 0 if block else socket.MSG_DONTWAIT
+        flags = 0 if block else _DONT_WAIT
         if len(message) > MAX_MESSAGE:
             with tempfile.TemporaryFile(buffering=0) as file:
                 file.write(message)
@@ -80,7 +83,7 @@ class Link:
         """
         if not block and not self._poll.poll(0):  # cheaper than an exception
             return None
-        flags = _CLOSE_ON_EXEC if block else _CLOSE_ON_EXEC | socket.MSG_DONTWAIT
+        flags = _CLOSE_ON_EXEC if block else _CLOSE_ON_EXEC | _DONT_WAIT
         try:
             message, ancillary, flags = self._receive(flags)
         except BlockingIOError:
@@ -93,7 +96,7 @@ class Link:
                 rights = array.array("i")
                 rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
                 descriptors += rights
-        if flags & socket.MSG_CTRUNC:
+        if flags & _TRUNCATED:
             close_all(descriptors)
             raise PescadorError(
                 "a file descriptor that came with a message found no place: too many files are open in this "
