@@ -17,6 +17,7 @@ recipe.py    sending recipes
 link.py      messages between two processes
 wire.py      the form of these messages
 process_worker.py  a worker process
+pack.py      what it has encoded and not sent yet
 codec.py     items as bytes
 errors.py    exceptions as bytes
 segment.py   shared memory

@@ -26,7 +26,7 @@ from .ring import ALIGNMENT
 from .segment import Bytes
 from .wire import NOWHERE, Extent, pack_extents, unpack_extents
 
-__all__ = ["Decoder", "Encoder", "Layout", "Pickled", "Schema", "dump"]
+__all__ = ["Decoder", "Encoder", "Layout", "Pickled", "Record", "Schema", "dump"]
 
 PICKLED = 0  # the number of all layouts that are no schema
 
@@ -35,6 +35,23 @@ MAX_SCHEMAS = 1000
 
 _SMALL_ALIGNMENT = 16  # bytes, for parts of less than ALIGNMENT bytes
 _COUNT = struct.Struct("<I")
+
+
+class Record:
+    """Memory for a body, the sender's side.
+
+    Where the memory is used again and again, its views are, too: making them takes longer than to copy 16 kB.
+    """
+
+    __slots__ = ("extent", "layout", "memory", "n_bytes", "offset", "views")
+
+    def __init__(self, extent: Extent, memory: Bytes) -> None:
+        self.extent = extent
+        self.offset = extent.offset  # at hand, for it takes longer to get at them in a tuple with names
+        self.n_bytes = extent.n_bytes
+        self.memory = memory
+        self.layout: Layout | None = None  # of the views
+        self.views: list[Any] = []
 
 
 class Layout(ABC):
@@ -61,8 +78,8 @@ class Layout(ABC):
         """Return the body."""
 
     @abstractmethod
-    def write(self, parts: Sequence[Any], body: Bytes) -> None:
-        """Copy the parts to where they belong in `body`."""
+    def write(self, parts: Sequence[Any], record: Record) -> None:
+        """Copy the parts to where they belong in the memory of a record."""
 
 
 class _Field:
@@ -105,8 +122,7 @@ class Schema(Layout):
         # Looks are compared by the identity of dtypes, which keeps what equality does not (a C long
         # is no long long, metadata); so these must not be freed, and their ids not be used again.
         self._looks = [
-            (key, type(value), value.dtype, value.shape, value.ndim > 1 and _order(value))
-            for key, value in item.items()
+            (key, type(value), value.dtype, value.shape, value.strides) for key, value in item.items()
         ]
         end = 0
         for key, value in item.items():
@@ -120,13 +136,16 @@ class Schema(Layout):
         """Whether an item surely has this schema; a quick test for what most items are like."""
         if type(item) is not dict or len(item) != len(self._looks):
             return False
-        for (key, value), (name, kind, dtype, shape, order) in zip(item.items(), self._looks, strict=True):
+        looks = iter(self._looks)
+        for key in item:  # the fastest of many ways to write this
+            value = item[key]
+            name, kind, dtype, shape, strides = next(looks)
             if (
                 key is not name
                 or type(value) is not kind
                 or value.dtype is not dtype
                 or value.shape != shape
-                or (order and _order(value) != order)
+                or value.strides != strides
             ):
                 return False
         return True
@@ -144,9 +163,12 @@ class Schema(Layout):
             pieces += (padding, part.tobytes("A"))
         return b"".join(pieces)
 
-    def write(self, parts: Sequence[Any], body: Bytes) -> None:
-        for field, part in zip(self._fields, parts, strict=True):
-            field.view(body)[...] = part
+    def write(self, parts: Sequence[Any], record: Record) -> None:
+        if record.layout is not self:
+            record.layout = self
+            record.views = [field.view(record.memory) for field in self._fields]
+        for view, part in zip(record.views, parts):  # noqa: B905  # strict=True takes longer
+            view[...] = part
 
     def scatter(self, parts: Sequence[Any], place: Callable[[Any, _Field], Extent]) -> bytes:
         """Have each large part placed on its own, and return the inline body."""
@@ -188,9 +210,9 @@ class Pickled(Layout):
             end = offset + len(part)
         return b"".join(pieces)
 
-    def write(self, parts: Sequence[Any], body: Bytes) -> None:
+    def write(self, parts: Sequence[Any], record: Record) -> None:
         for offset, part in zip(self._offsets, parts, strict=True):
-            body[offset : offset + len(part)] = np.frombuffer(part, np.uint8)
+            record.memory[offset : offset + len(part)] = np.frombuffer(part, np.uint8)
 
 
 class Encoder:
@@ -231,11 +253,16 @@ class Decoder:
 
     def __init__(self) -> None:
         self._schemas: dict[int, list[_Field]] = {}
+        self._plain: dict[int, list[tuple[Any, ...]]] = {}  # what most items need of these
 
     def define(self, definition: bytes | memoryview) -> None:
         """Take note of a schema."""
         number, fields = pickle.loads(definition)
         self._schemas[number] = fields
+        self._plain[number] = [
+            (field.key, field.shape, field.dtype, field.offset, field.order, field.is_scalar)
+            for field in fields
+        ]
 
     def decode(self, schema: int, body: Any) -> Any:
         """Return the item whose body this is.
@@ -251,9 +278,11 @@ class Decoder:
             return _unpickled(body)
         item = {}
         try:
-            for field in self._fields(schema):
-                array = field.view(body)
-                item[field.key] = array[()] if field.is_scalar else array
+            for key, shape, dtype, offset, order, is_scalar in self._plain[schema]:
+                array: Any = np.ndarray(shape, dtype, body, offset, None, order)
+                item[key] = array[()] if is_scalar else array
+        except KeyError:
+            raise _unknown(schema) from None
         except TypeError as error:
             raise _does_not_fit(schema, body, error) from error
         return item
@@ -280,7 +309,7 @@ class Decoder:
         try:
             return self._schemas[schema]
         except KeyError:
-            raise WorkerError(f"a worker sent an item of the unknown schema {schema}") from None
+            raise _unknown(schema) from None
 
 
 def dump(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
@@ -370,6 +399,10 @@ def _order(array: Any) -> Literal["C", "F"]:
 def _aligned(offset: int, n_bytes: int) -> int:
     alignment = ALIGNMENT if n_bytes >= ALIGNMENT else _SMALL_ALIGNMENT
     return -(-offset // alignment) * alignment
+
+
+def _unknown(schema: int) -> WorkerError:
+    return WorkerError(f"a worker sent an item of the unknown schema {schema}")
 
 
 def _does_not_fit(schema: int, body: Any, error: Exception) -> WorkerError:

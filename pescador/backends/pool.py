@@ -125,7 +125,6 @@ class Channel(Generic[T]):
                     "this iterator belongs to the process from which this one was forked; iterate over the "
                     "ParallelStreamer again, which opens workers for this process"
                 )
-            self.return_credits()
             self._worker.wait(self)
             try:
                 return self.queue.popleft()
@@ -136,7 +135,7 @@ class Channel(Generic[T]):
         """Let the worker produce as many items as were taken."""
         taken, self._taken = self._taken, 0
         if taken and not self._closed:
-            self._worker.command("credit", self.number, taken)
+            self._worker.credit(self.number, taken)
 
     def allow(self, prefetch: int | None) -> None:
         """Let the stream be ahead by so many items, if those are more than now; None leaves it to us."""
@@ -156,7 +155,7 @@ class Channel(Generic[T]):
     def _enlarge(self, window: int) -> None:
         if window > self._window and not self._closed:
             extra, self._window = window - self._window, window
-            self._worker.command("credit", self.number, extra)
+            self._worker.credit(self.number, extra)
 
     def _finish(self) -> None:
         self._closed = True
@@ -200,6 +199,10 @@ class WorkerHandle(ABC):
     @abstractmethod
     def command(self, name: str, *arguments: Any) -> None:
         """Send a command to the worker; does nothing if it is gone."""
+
+    def credit(self, number: int, n_items: int) -> None:
+        """Let a stream produce so many items more."""
+        self.command("credit", number, n_items)
 
     @abstractmethod
     def read(self, timeout: float | None) -> bool:

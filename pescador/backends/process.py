@@ -15,7 +15,9 @@ import pickle
 import sys
 import time
 from abc import ABC, abstractmethod
+from array import array
 from collections import deque
+from itertools import chain
 from typing import Any
 
 from ..core import Streamer
@@ -32,15 +34,17 @@ from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
 from .recipe import Recipe, Recipes
 from .segment import Bytes
 from .stall import STALL_SIGNAL, Report, process_state
-from .wire import NOWHERE, Extent
+from .wire import NOWHERE, AnyExtent
 
 __all__ = ["ProcessBackend", "Receiver"]
 
 # In one message.
 MAX_EXTENTS = 256
 
-# How long a consumer tries before it sleeps. Waking a sleeper takes about as long.
+# How long a consumer tries before it sleeps. Waking a sleeper takes about as long. It does not try if it
+# had to wait for much longer the last time.
 SPIN_SECONDS = 50e-6
+MAX_SPINNING_WAIT = 2 * SPIN_SECONDS
 
 # How long a consumer sleeps until it rings the bell, for items that the worker has packed but not sent.
 BELL_MILLISECONDS = 2
@@ -65,7 +69,7 @@ class Receiver(ABC):
         self.link = link
         self.n_released = 0
         self.release_bound = math.inf
-        self._released: deque[Extent] = deque()
+        self._released: deque[AnyExtent] = deque()
 
     @abstractmethod
     def receive(self) -> tuple[bytes, list[int]] | None:
@@ -76,21 +80,20 @@ class Receiver(ABC):
         """Wait for a message or the death of the worker, so many milliseconds; False if none came."""
 
     @abstractmethod
-    def view(self, extent: Extent) -> Bytes:
+    def view(self, extent: AnyExtent) -> Bytes:
         """Return the memory of a record, which is released when it is no longer used."""
 
-    def release(self, extent: Extent) -> None:
+    def release(self, extent: AnyExtent) -> None:
         """Take note that a record is no longer needed."""
         self._released.append(extent)
-        self.n_released += extent.n_bytes
+        self.n_released += extent[2]
 
-    def take_released(self) -> list[Extent]:
-        """Return the records that were released since the last call."""
-        extents: list[Extent] = []
+    def take_released(self) -> list[AnyExtent]:
+        """Return records that were released and of which the worker was not told yet."""
+        extents: list[AnyExtent] = []
         with contextlib.suppress(IndexError):  # another thread was faster
-            while len(extents) < MAX_EXTENTS:
-                extents.append(self._released.popleft())
-                self.n_released -= extents[-1].n_bytes
+            extents.extend(self._released.popleft() for _ in range(min(len(self._released), MAX_EXTENTS)))
+        self.n_released -= sum(n_bytes for _, _, n_bytes in extents)
         return extents
 
     def adopt(self, announcement: Any, descriptor: int) -> None:
@@ -234,6 +237,7 @@ class _ProcessHandle(WorkerHandle):
         self._receiver = receiver
         self._decoder = Decoder()
         self._n_received = 0
+        self._last_wait = 0.0  # seconds
         # A stream that has the worker for itself is kept there, and opened again as it is. Of many
         # streams, each comes when it is opened.
         self._keeps_recipes = keeps_recipes
@@ -252,10 +256,14 @@ class _ProcessHandle(WorkerHandle):
         except OSError:
             pass
 
-    def _return_released(self) -> None:
+    def credit(self, number: int, n_items: int) -> None:
+        self._return_released(number, n_items)
+
+    def _return_released(self, *credit: int) -> None:
+        """Tell the worker which records were released, if there are any, together with a `credit`."""
         extents = self._receiver.take_released()
-        if extents:
-            self.command("free", [tuple(extent) for extent in extents])
+        if extents or credit:
+            self.command("free", array("Q", chain.from_iterable(extents)).tobytes(), *credit)
 
     def open(self, channel: Channel[Any], recipe: Recipe, seed: Seed, max_iter: int | None) -> None:
         for buffer in recipe.shared():
@@ -273,20 +281,23 @@ class _ProcessHandle(WorkerHandle):
     def read(self, timeout: float | None) -> bool:
         if self._is_deaf and not self.stalled:
             return False
-        self._return_released()
+        started = time.perf_counter()
+        deadline = started + SPIN_SECONDS if self._last_wait < MAX_SPINNING_WAIT else started
         try:
-            deadline = time.perf_counter() + SPIN_SECONDS
             while True:
                 if self._take_message():
+                    self._last_wait = time.perf_counter() - started
                     return True
                 if time.perf_counter() > deadline:
                     break
+            self._return_released()
             self.command("wait", self._n_received)
             if not self._receiver.wait(BELL_MILLISECONDS):
                 with contextlib.suppress(OSError):
                     os.write(self._bell, b"!")
                 if not self._receiver.wait(None if timeout is None else int(timeout * 1000)):
                     return False
+            self._last_wait = time.perf_counter() - started
             if self._take_message() or not self.is_dead():
                 return True
         except EOFError:
@@ -336,40 +347,42 @@ class _ProcessHandle(WorkerHandle):
         entries = wire.entries(message, bodies)
         self.statistics.worker_wait, self.statistics.copied = header.waited, header.copied
         channels = self.channels
-        for number, schema, body, extent in entries:
+        for number, schema, inline, extent in entries:
             channel = channels.get(number)
-            entry: Any = schema, body, extent
+            found: list[Any] = [(schema, body, extent) for body in inline]
             if schema == wire.END:
-                entry = End
+                found = [End]
             elif schema == wire.FAILURE:
                 where = f"worker process {self.process.pid}"
-                entry = Failure(load_error(self._decoder.decode(PICKLED, self._body(body, extent)), where))
+                failures = [self._decoder.decode(PICKLED, self._body(body, extent)) for body in inline]
+                found = [Failure(load_error(failure, where)) for failure in failures]
             if channel is None:
-                self.discard(entry)
+                for entry in found:
+                    self.discard(entry)
             else:
-                channel.queue.append(entry)
+                channel.queue.extend(found)
                 if channel.is_closed:  # meanwhile, and perhaps before it could drop this
                     channel.drop()
                 if channel.adapts:
-                    channel.widen(len(body) + extent.n_bytes)
+                    channel.widen(sum(map(len, inline)) // max(len(inline), 1) + extent[2])
 
-    def _body(self, body: memoryview, extent: Extent) -> Any:
+    def _body(self, body: memoryview | bytes, extent: AnyExtent) -> Any:
         """Return the memory of an item, which belongs to it alone."""
         return bytearray(body) if extent is NOWHERE else self._receiver.view(extent)
 
-    def deliver(self, entry: tuple[int, memoryview, Extent]) -> Any:
+    def deliver(self, entry: tuple[int, Any, AnyExtent]) -> Any:
         schema, body, extent = entry
         statistics = self.statistics
         statistics.items += 1
+        if extent is not NOWHERE:
+            return self._decoder.decode(schema, self._record(extent))
         if schema & wire.SCATTERED:
             return self._decoder.decode_scattered(schema ^ wire.SCATTERED, bytearray(body), self._record)
-        if extent is NOWHERE:
-            statistics.bytes += len(body)
-            return self._decoder.decode(schema, bytearray(body))
-        return self._decoder.decode(schema, self._record(extent))
+        statistics.bytes += len(body)
+        return self._decoder.decode(schema, bytearray(body))
 
-    def _record(self, extent: Extent) -> Bytes:
-        self.statistics.bytes += extent.n_bytes
+    def _record(self, extent: AnyExtent) -> Bytes:
+        self.statistics.bytes += extent[2]
         receiver = self._receiver
         memory = receiver.view(extent)
         if receiver.n_released >= receiver.release_bound:
@@ -381,7 +394,7 @@ class _ProcessHandle(WorkerHandle):
             return
         schema, body, extent = entry
         for record in wire.unpack_extents(body)[0] if schema & wire.SCATTERED else [extent]:
-            if record.segment:
+            if record[0]:
                 self._receiver.release(record)
 
     def is_dead(self) -> bool:

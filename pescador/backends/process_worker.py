@@ -23,7 +23,8 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from array import array
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,15 +33,16 @@ from ..core import Streamer
 from ..exceptions import WorkerError
 from ..memory import allocate_with
 from . import wire
-from .codec import Encoder, Layout, Schema
+from .codec import Encoder, Layout, Record, Schema
 from .errors import cannot_start_thread, dump_error
 from .launch import ignore_interrupts
 from .link import Link, close_all
 from .owner import start_time, watch
+from .pack import Pack
 from .recipe import Buffers
 from .segment import Bytes
 from .stall import report_to
-from .wire import NOWHERE, Extent
+from .wire import NOWHERE, AnyExtent, Extent
 from .worker import Stop, Unsendable, WorkerLoop, WorkerStream
 
 __all__ = ["SMALL_BYTES", "Sender", "main"]
@@ -50,14 +52,12 @@ SMALL_BYTES = 1 << 14
 
 # A pack is sent when it holds so much, or is so old.
 PACK_BYTES = 32 << 10
-PACK_ENTRIES = 256
-PACK_RECORD_BYTES = 1 << 18
+PACK_ITEMS = 256
+PACK_RECORD_BYTES = 1 << 20
 PACK_SECONDS = 100e-6
 
 # Bodies of a pack that are more than this go through the memory of the transport, if there is one.
 INLINE_BYTES = 1 << 12
-
-PROBE = 0  # the number of no stream
 
 
 class Sender(ABC):
@@ -74,15 +74,19 @@ class Sender(ABC):
         self.given_out: dict[int, Extent] = {}
 
     @abstractmethod
-    def allocate(self, n_bytes: int, must: bool) -> tuple[Extent, Bytes] | None:
-        """Return memory for a record; None if there is no room, unless `must`."""
+    def allocate(self, n_bytes: int) -> Record | None:
+        """Return memory for a record; None if there is no room."""
 
-    def allocate_pack(self, n_bytes: int) -> tuple[Extent, Bytes] | None:
-        """Return memory for the bodies of many small items; None if they are better sent in the message."""
+    @abstractmethod
+    def allocate_apart(self, n_bytes: int) -> Record:
+        """Return memory for a record where there is no room."""
+
+    def allocate_pack(self) -> Record | None:
+        """Return PACK_BYTES for the bodies of small items; None if they are better sent in the message."""
         return None
 
     @abstractmethod
-    def free(self, extents: list[Extent]) -> None:
+    def free(self, extents: Iterable[AnyExtent]) -> None:
         """Take back memory of records that the consumer no longer needs."""
 
     def prepare(self) -> None:
@@ -122,14 +126,9 @@ class ProcessLoop(WorkerLoop):
         self._encoder = Encoder()
         self._buffers = Buffers()
         self._recipes: dict[int, Streamer[Any]] = {}
-        # Guards the pack and the sender, which the waiting thread uses when the bell rings.
+        # Guards the pack and what is sent, for the waiting thread sends when the bell rings.
         self.lock = threading.RLock()
-        self._entries: list[bytes] = []
-        self._bodies: list[bytes] = []
-        self._extents: list[Extent] = []
-        self._n_entries = 0
-        self._n_inline = 0
-        self._n_record_bytes = 0
+        self._pack = Pack()
         self.copied = 0  # bytes
         self._sole_owner: tuple[int, int, int] | None = None
         self._flushed = 0.0  # when the last pack was sent
@@ -166,10 +165,12 @@ class ProcessLoop(WorkerLoop):
             failure.__cause__ = error
             self._recipes[number] = _Unloadable(failure)
 
-    def obey_free(self, extents: list[Extent]) -> None:
-        """Take back memory."""
-        with self.lock:
-            self._sender.free([Extent(*extent) for extent in extents])
+    def obey_free(self, flat: bytes, *credit: int) -> None:
+        """Take back memory, and perhaps let a stream produce more."""
+        if credit:
+            self.obey_credit(*credit)
+        numbers = iter(array("Q", flat))
+        self._sender.free(zip(numbers, numbers, numbers))  # noqa: B905  # all are the same iterator
 
     def obey_wait(self, n_received: int) -> None:
         """Take note that the consumer waits, or has waited."""
@@ -177,7 +178,7 @@ class ProcessLoop(WorkerLoop):
 
     def obey_commands(self, block: bool) -> None:
         super().obey_commands(block)
-        if self._n_entries and (self._consumer_waits() or self._is_old()):
+        if self._pack.n_items and (self._consumer_waits() or self._is_old()):
             self.flush()
 
     def _consumer_waits(self) -> bool:
@@ -202,7 +203,7 @@ class ProcessLoop(WorkerLoop):
         """Drop all recipes, and with them the pools of those that run in the background themselves."""
         self._recipes.clear()
         with self.lock:  # the listener may be about to send
-            self._clear()
+            self._begin_pack()
             self._sender.close()
 
     # Items
@@ -212,19 +213,24 @@ class ProcessLoop(WorkerLoop):
             layout, parts = self._encoder.encode(item)
         except BaseException as error:
             raise Unsendable from error
-        owners = self._owners(item, parts) if self._sender.given_out or number == PROBE else []
-        if number == PROBE:
-            self._sole_owner = owners[0]
-            return
+        if self._sender.given_out:
+            owners = self._owners(item, parts)
+            if self._sole_owner is None:  # see probe()
+                self._sole_owner = owners[0]
+                return
+            if self._sole_owner in owners and isinstance(layout, Schema):
+                self._send_scattered(number, layout, parts, owners)
+                return
         if layout.is_new and isinstance(layout, Schema):
-            with self.lock:
-                self.flush()
-                self._put(wire.SCHEMA + layout.definition(), [])
-            layout.is_new = False
-        if self._sole_owner in owners and isinstance(layout, Schema):
-            self._send_scattered(number, layout, parts, owners)
-        else:
-            self._send(number, layout.number, layout, parts)
+            self._define(layout)
+        self._send(number, layout.number, layout, parts)
+
+    def _define(self, schema: Schema) -> None:
+        """Tell the consumer of a schema."""
+        schema.is_new = False
+        with self.lock:
+            self.flush()
+            self._put(wire.SCHEMA + schema.definition(), [])
 
     def _owners(self, item: Any, parts: Sequence[Any]) -> list[tuple[int, int, int]]:
         """Return how many references there are to an item, each of its arrays, and what the arrays view."""
@@ -242,32 +248,39 @@ class ProcessLoop(WorkerLoop):
         def source() -> Generator[Any, None, None]:
             yield {"x": np.ndarray(8, np.uint8, np.zeros(8, np.uint8))}
 
-        self._run_slice(WorkerStream(PROBE, source(), None, 1))
+        self._sender.given_out[0] = NOWHERE
+        self._run_slice(WorkerStream(0, source(), None, 1))
+        self._sender.given_out.clear()
 
     def _send_scattered(
         self, number: int, schema: Schema, parts: Sequence[Any], owners: Sequence[Any]
     ) -> None:
         """Send an item with arrays that were made in the memory of the transport: those are not copied."""
+        if schema.is_new:
+            self._define(schema)
         sole = {id(part) for part, count in zip(parts, owners, strict=True) if count == self._sole_owner}
 
         def place(part: Any, field: Any) -> Extent:
             extent = self._sender.give(part) if id(part) in sole else NOWHERE
             if extent is NOWHERE and part.nbytes > SMALL_BYTES:
-                extent, memory = self._allocate(part.nbytes)
-                np.copyto(field.view(memory, 0), part, casting="no")
+                record = self._sender.allocate(part.nbytes) or self._wait_for_room(part.nbytes)
+                np.copyto(field.view(record.memory, 0), part, casting="no")
                 self.copied += part.nbytes
+                return record.extent
             return extent
 
         body = schema.scatter(parts, place)
         with self.lock:
-            self._add(number, schema.number | wire.SCATTERED, body, NOWHERE)
-            self._n_record_bytes += schema.n_bytes
-            if self._n_record_bytes >= PACK_RECORD_BYTES:
+            self._add(number, schema.number | wire.SCATTERED, body)
+            self._pack.n_record_bytes += schema.n_bytes
+            if self._pack.n_record_bytes >= PACK_RECORD_BYTES or self._rung:
                 self.flush()
 
     def send_end(self, number: int) -> None:
         with self.lock:
-            self._add(number, wire.END, b"", NOWHERE)
+            self._add(number, wire.END, b"")
+            if self._rung:
+                self.flush()
 
     def send_failure(self, number: int, error: BaseException) -> None:
         if isinstance(error, Stop):
@@ -276,64 +289,59 @@ class ProcessLoop(WorkerLoop):
         self.flush()
 
     def _send(self, number: int, schema: int, layout: Layout, parts: Sequence[Any]) -> None:
-        if layout.n_bytes <= SMALL_BYTES:
+        n_bytes = layout.n_bytes
+        self.copied += n_bytes
+        if n_bytes <= SMALL_BYTES:
             body = layout.join(parts)
-            self.copied += len(body)
             with self.lock:
-                self._add(number, schema, body, NOWHERE)
+                self._add(number, schema, body)
+                if self._rung:
+                    self.flush()
         else:
-            extent, memory = self._allocate(layout.n_bytes)
-            layout.write(parts, memory)
-            self.copied += layout.n_bytes
+            record = self._sender.allocate(n_bytes) or self._wait_for_room(n_bytes)
+            layout.write(parts, record)
             with self.lock:
-                self._add(number, schema, b"", extent)
+                pack = self._pack
+                pack.add_record(number, schema, record.extent)
+                if pack.n_record_bytes >= PACK_RECORD_BYTES or self._rung:
+                    self.flush()
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:
         """Return memory for :func:`pescador.empty`."""
         if n_bytes <= SMALL_BYTES or threading.current_thread() is not threading.main_thread():
             return None
-        with self.lock:
-            return self._sender.allocate_array(n_bytes)
+        return self._sender.allocate_array(n_bytes)
 
-    def _allocate(self, n_bytes: int) -> tuple[Extent, Bytes]:
-        while True:
-            with self.lock:
-                # When both sides wait, the item must go out by other means.
-                place = self._sender.allocate(n_bytes, must=self._consumer_waits())
-            if place is not None:
-                return place
+    def _wait_for_room(self, n_bytes: int) -> Record:
+        """Return memory for a record, when some is free."""
+        self.flush()
+        while self._wait_mark != self._n_sent:
             self.obey_commands(block=True)
+            record = self._sender.allocate(n_bytes)
+            if record is not None:
+                return record
+        return self._sender.allocate_apart(n_bytes)  # the consumer waits, too
 
-    def _add(self, number: int, schema: int, body: bytes, extent: Extent) -> None:
-        """Add an entry to the pack. The lock is held."""
-        n_inline = self._n_inline + len(body)
-        if n_inline > PACK_BYTES or self._n_entries == PACK_ENTRIES:
+    def _add(self, number: int, schema: int, body: bytes) -> None:
+        """Add a small item to the pack, which is sent if it has no room. The lock is held."""
+        if self._pack.n_bytes + len(body) > PACK_BYTES or self._pack.n_items >= PACK_ITEMS:
             self.flush()
-            n_inline = len(body)
-        self._entries.append(wire.ENTRY.pack(number, schema, len(body), *extent))
-        self._bodies.append(body)
-        self._n_entries += 1
-        self._n_inline = n_inline
-        if extent is not NOWHERE:
-            self._extents.append(extent)
-            self._n_record_bytes += extent.n_bytes
-        if self._rung or self._n_record_bytes >= PACK_RECORD_BYTES:
-            self.flush()
+        self._pack.add(number, schema, body)
 
     def flush(self) -> None:
         """Send what is packed."""
         with self.lock:
-            if not self._n_entries:
+            pack = self._pack
+            if not pack.n_items:
                 return
             bodies = NOWHERE
-            if self._n_inline > INLINE_BYTES:
-                place = self._sender.allocate_pack(self._n_inline)
-                if place is not None:
-                    bodies, memory = place
-                    memory[...] = np.frombuffer(b"".join(self._bodies), np.uint8)
-            message, extents = self._pack(bodies)
-            self._clear()
-            self._put(message, extents)
+            if pack.n_bytes > INLINE_BYTES:
+                record = self._sender.allocate_pack()
+                if record is not None:
+                    record.memory[: pack.n_bytes] = np.frombuffer(b"".join(pack.bodies), np.uint8)
+                    bodies = record.extent._replace(n_bytes=pack.n_bytes)
+            self._begin_pack()
+            self._put(pack.message(self.waited, self.copied, bodies), pack.extents)
             self._n_sent += 1
 
     def _put(self, message: bytes, extents: list[Extent]) -> None:
@@ -347,26 +355,21 @@ class ProcessLoop(WorkerLoop):
         if not self.lock.acquire(blocking=False):
             return False
         try:
-            if not self._n_entries:
+            pack = self._pack
+            if not pack.n_items:
                 self._rung = True  # the consumer rings once; what it waits for is not to be packed
-            elif self._sender.try_send(*self._pack()):
-                self._clear()
+            elif self._sender.try_send(pack.message(self.waited, self.copied), pack.extents):
+                self._begin_pack()
                 self._n_sent += 1
         except OSError:  # the consumer listens no more, which the main thread will learn
-            self._clear()
+            self._begin_pack()
         finally:
             self.lock.release()
         return True
 
-    def _pack(self, bodies: Extent = NOWHERE) -> tuple[bytes, list[Extent]]:
-        header = wire.HEADER.pack(wire.ITEMS, self._n_entries, self.waited, self.copied, *bodies)
-        inline = self._bodies if bodies is NOWHERE else []
-        return b"".join([header, *self._entries, *inline]), self._extents
-
-    def _clear(self) -> None:
+    def _begin_pack(self) -> None:
+        self._pack = Pack()
         self._flushed = time.perf_counter()
-        self._entries, self._bodies, self._extents = [], [], []
-        self._n_entries = self._n_inline = self._n_record_bytes = 0
         self._rung = False
 
 

@@ -13,11 +13,8 @@ no flag lies in shared memory. That a record is complete, or no longer needed, t
 through a socket, and the system calls that carry it are the memory barrier; so there is no order of
 plain stores on which anything would depend.
 
-A place that is given back is kept for the next record of that size, the last one first, because its
-memory is most likely still in the caches of the processor: going round the whole ring would miss them
-each time, and writing a record of 64 kB takes three times as long then. Where there is no such place, a
-record is put at the first free one behind the last (*next fit*), and when there is none of those, all
-places that are kept are free again. As leases may end in any order, what is held longer is stepped over.
+A record is put at the first free place behind the last (*next fit*). As leases may end in any order, what is
+held longer is stepped over.
 The worker keeps the list of occupied places in its own memory. When nothing fits it waits; should the
 consumer in turn wait for the worker, the item goes into a segment of its own instead (see :mod:`.shm`),
 so neither waits for ever.
@@ -29,9 +26,9 @@ held: the memory is mapped while any array refers to it.
 
 from __future__ import annotations
 
-import ctypes
+import weakref
 from bisect import bisect_left, insort
-from collections import defaultdict, deque
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -48,28 +45,16 @@ class Allocator:
 
     def __init__(self, n_bytes: int) -> None:
         self.n_bytes = n_bytes
-        self._starts: list[int] = []  # of occupied and kept places, sorted
+        self._starts: list[int] = []  # of occupied places, sorted
         self._ends: dict[int, int] = {}
         self._next = 0  # where the last record ended
-        self._kept: defaultdict[int, list[int]] = defaultdict(list)  # by size
-        self._used: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._used)
+        return len(self._starts)
 
     def allocate(self, n_bytes: int) -> int | None:
         """Return the offset of `n_bytes` free bytes, None if there is no such place."""
         size = -(-max(n_bytes, 1) // ALIGNMENT) * ALIGNMENT
-        kept = self._kept[size]
-        offset = kept.pop() if kept else self._place(size)
-        if offset is None and len(self._starts) > len(self._used):
-            self._give_up_kept()
-            offset = self._place(size)
-        if offset is not None:
-            self._used.add(offset)
-        return offset
-
-    def _place(self, size: int) -> int | None:
         offset = self._find(self._next, self.n_bytes, size)
         if offset is None:
             offset = self._find(0, min(self._next + size, self.n_bytes), size)
@@ -93,42 +78,55 @@ class Allocator:
 
     def free(self, offset: int) -> None:
         """Give back a place."""
-        self._used.remove(offset)
-        self._kept[self._ends[offset] - offset].append(offset)
-
-    def _give_up_kept(self) -> None:
-        self._kept.clear()
-        self._starts = [start for start in self._starts if start in self._used]
-        self._ends = {start: self._ends[start] for start in self._starts}
+        del self._ends[offset]
+        del self._starts[bisect_left(self._starts, offset)]
 
 
 class Leases:
-    """Makes arrays over records of some shared memory, and tells when the last user of one is gone.
+    """Makes arrays over records of shared memory, and tells when the last user of one is gone.
 
-    The base of such an array is a *lease*, a ctypes array over the memory. Views of the array keep it in
-    turn, however many they are and whatever their type, shape or class, because NumPy follows bases only
-    as far as they are arrays.
+    Such an array is watched by a weak reference, its *lease*. Views of it keep the array in turn, however
+    many they are and whatever their type, shape or class: NumPy has them refer to the first array of a chain,
+    and goes on to what is below that only if it is an array, too. So the memory must be none.
 
-    Parameters
+    Attributes
     ----------
-    memory : array of uint8
-        The segment; mapped for as long as there are leases.
     ended : deque
-        Where records are put whose leases have ended, by any thread, at any moment: appending to a deque
-        is atomic and takes no lock.
+        Leases that have ended. They are appended by any thread, at any moment; that takes no lock.
     """
 
-    def __init__(self, memory: Bytes, ended: deque[Any]) -> None:
-        self._memory = memory
+    def __init__(self) -> None:
+        self.ended: deque[_Lease] = deque()
+        self._end = self.ended.append
+        self._open: dict[int, _Lease] = {}  # a weak reference that is dropped tells nothing
 
-        def end(lease: Any) -> None:
-            ended.append(lease.record)
+    def lend(self, memory: Any, offset: int, n_bytes: int, record: Any) -> Bytes:
+        """Return an array over a part of `memory`, a buffer that is no array.
 
-        kind: Any = ctypes.c_uint8 * len(memory)
-        self._kind: Any = type("Lease", (kind,), {"__slots__": ("record",), "__del__": end})
-
-    def __call__(self, offset: int, n_bytes: int, record: Any) -> Bytes:
-        """Return an array over a part of the memory; `record` is in `ended` when all its views are gone."""
-        lease = self._kind.from_buffer(self._memory)
+        :meth:`take_ended` gives `record` when it and all its views are gone.
+        """
+        array: Bytes = np.ndarray((n_bytes,), _BYTE, memory, offset)
+        lease = _Lease(array, self._end)
         lease.record = record
-        return np.ndarray((n_bytes,), np.uint8, lease, offset)
+        self._open[id(lease)] = lease
+        return array
+
+    def take_ended(self) -> list[Any]:
+        """Return the records whose leases have ended since the last call."""
+        records: list[Any] = []
+        try:
+            while True:
+                lease = self.ended.popleft()
+                del self._open[id(lease)]
+                records.append(lease.record)
+        except IndexError:  # there are no more
+            return records
+
+
+class _Lease(weakref.ref[Any]):
+    __slots__ = ("record",)
+
+    record: Any
+
+
+_BYTE = np.dtype(np.uint8)

@@ -67,10 +67,13 @@ def create(n_bytes: int, remedy: str) -> tuple[int, Bytes]:
 
 
 def adopt(fd: int, n_bytes: int, private: bool = False) -> Bytes:
-    """Map a segment. What is written into a `private` mapping stays in this process."""
+    """Map a segment; the base of the array is the mapping.
+
+    What is written into a `private` mapping stays in this process.
+    """
     flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
     try:
-        return np.frombuffer(mmap.mmap(fd, n_bytes, flags=flags), np.uint8)
+        return np.ndarray(n_bytes, np.uint8, mmap.mmap(fd, n_bytes, flags=flags))
     except (OSError, ValueError) as error:
         raise PescadorError(
             f"cannot map {n_bytes:,} bytes of shared memory: {error}. Is there memory left ('ulimit -v')?"

@@ -4,7 +4,8 @@ A message holds entries of any streams::
 
     header   kind 'I', number of entries, seconds that the worker has waited and bytes it has copied so far,
              and the record (segment, offset, size) with the bodies, if they are not in the message
-    entries  of each: stream, schema, size of the body, and the record with the body of a large item
+    entries  of each: stream, schema, number of items, size of the body of each, and the record with the body
+             of a large item, which has an entry of its own
     bodies   of the small items, one after the other
 
 An item whose arrays were made in shared memory is *scattered*: each of its arrays is a record of its own
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import WorkerError
@@ -28,6 +30,8 @@ __all__ = [
     "ENTRY",
     "FAILURE",
     "HEADER",
+    "MAX_ITEMS",
+    "AnyExtent",
     "Entry",
     "Extent",
     "Header",
@@ -38,8 +42,9 @@ __all__ = [
 ]
 
 HEADER: Final = struct.Struct("<cHdQIQQ")
-ENTRY: Final = struct.Struct("<QIIIQQ")
+ENTRY: Final = struct.Struct("<QIIIIQQ")
 ENTRY_SIZE: Final = ENTRY.size
+MAX_ITEMS: Final = 1 << 10  # of a message
 
 SCATTERED: Final = 0x40000000  # added to the schema of a scattered item
 FAILURE: Final = 0xFFFFFFFE
@@ -59,6 +64,9 @@ class Extent(NamedTuple):
     offset: int
     n_bytes: int
 
+
+AnyExtent = tuple[int, int, int]
+"""An Extent, or the same without names, which takes a third of the time to make."""
 
 NOWHERE: Final = Extent(0, 0, 0)
 
@@ -84,8 +92,8 @@ def unpack_extents(body: Any) -> tuple[list[Extent], int]:
 _COUNT: Final = struct.Struct("<H")
 
 
-Entry = tuple[int, int, memoryview, Extent]
-"""Stream, schema, inline body, record."""
+Entry = tuple[int, int, list[Any], AnyExtent]
+"""Stream, schema, inline body of each item, record."""
 
 
 class Header(NamedTuple):
@@ -115,13 +123,22 @@ def entries(message: memoryview, bodies: memoryview | None = None) -> list[Entry
         raise WorkerError(f"a worker sent a broken message: {n_entries} entries in {len(message)} bytes")
     if bodies is None:
         bodies = message[table_end:]
-    found = []
+    found: list[Entry] = []
     start = 0
-    for stream, schema, n_inline, segment, place, size in ENTRY.iter_unpack(message[HEADER.size : table_end]):
-        end = start + n_inline
-        extent = Extent(segment, place, size) if segment else NOWHERE
-        found.append((stream, schema, bodies[start:end], extent))
+    for entry in ENTRY.iter_unpack(message[HEADER.size : table_end]):
+        stream, schema, n_items, n_inline, segment, _, _ = entry
+        if segment and n_items == 1 and not n_inline:
+            found.append((stream, schema, _NO_BODY, entry[4:]))
+            continue
+        end = start + n_items * n_inline
+        if segment or n_items > MAX_ITEMS or end > len(bodies):
+            raise WorkerError(
+                f"a worker sent a broken message: {n_items} items end at {end} of {len(bodies)} bytes"
+            )
+        ends = [start + i * n_inline for i in range(n_items + 1)]
+        found.append((stream, schema, [bodies[i:j] for i, j in pairwise(ends)], NOWHERE))
         start = end
-    if start > len(bodies):
-        raise WorkerError(f"a worker sent a broken message: a body ends at {start} of {len(bodies)} bytes")
     return found
+
+
+_NO_BODY: Final = [b""]

@@ -155,21 +155,20 @@ class WorkerLoop(ABC):
 
     def _run_slice(self, stream: WorkerStream) -> None:
         deadline = time.perf_counter() + SLICE_SECONDS
+        number, iterator, send = stream.number, stream.iterator, self.send
         for _ in range(min(stream.credits, SLICE_ITEMS)):
             try:
-                item = next(stream.iterator)
+                item = next(iterator)
             except StopIteration:
                 self._forget(stream)
-                self.send_end(stream.number)
+                self.send_end(number)
                 break
             except BaseException as error:
                 self._fail(stream, error)
                 break
             stream.credits -= 1
-            if stream.left is not None:
-                stream.left -= 1
             try:
-                self.send(stream.number, item)  # may obey commands, and so close this very stream
+                send(number, item)  # may obey commands, and so close this very stream
             except Unsendable as error:
                 self._fail(stream, self._unsendable(item, error))
                 break
@@ -179,10 +178,12 @@ class WorkerLoop(ABC):
             del item
             if not stream.is_open:
                 break
-            if stream.left == 0:
-                self._finish(stream)
-                break
-            if not stream.credits or time.perf_counter() > deadline:
+            if stream.left is not None:
+                stream.left -= 1
+                if not stream.left:
+                    self._finish(stream)
+                    break
+            if time.perf_counter() > deadline:
                 break
 
     def _enqueue(self, stream: WorkerStream) -> None:

@@ -12,6 +12,9 @@ FRAME_BYTES. So what is longer travels in several, all in one multipart message:
     message    frames of FRAME_BYTES, and a shorter one, maybe empty, that ends it
     record     frames of FRAME_BYTES, the last one may be shorter; its number is that of its first frame
     record     ...
+
+A record begins with PADDING bytes. What libzmq allocates for a frame is aligned to 8 bytes, but not to 16;
+behind them it is, as arrays of any dtype need it. So a record in a single frame is delivered as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import random
 import secrets
 import threading
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -33,21 +37,25 @@ from zmq.utils.monitor import recv_monitor_message
 
 from ..exceptions import ParameterError, PescadorError, WorkerError
 from . import wire
+from .codec import Record
 from .launch import Process
 from .link import Link, close_all
 from .process import ProcessBackend, Receiver
 from .process_worker import Sender
 from .segment import Bytes
-from .wire import Extent
+from .wire import AnyExtent, Extent
 
 __all__ = ["ZMQBackend", "ZMQReceiver", "ZMQSender"]
 
 ADDRESS = "tcp://127.0.0.1"
 
 # How many bytes of records may be under way; an item that is larger goes alone.
-BUDGET = 1 << 26
+BUDGET = 1 << 23
 
-FRAME_BYTES = 1 << 20
+FRAME_BYTES = (1 << 20) + 4096  # an array of 1 MiB, and what comes with it
+
+PADDING = 8
+ALIGNMENT = 16
 
 # What a context with its sockets takes at most, and one more that pyzmq has for sending without a copy.
 N_DESCRIPTORS = 20
@@ -143,32 +151,52 @@ class ZMQSender(Sender):
         self._socket.connect(address)
         self._copy = copy
         self._n_frames = 0  # of records
-        self._records: dict[int, Bytes] = {}  # to be sent
+        self._lent: dict[int, Record] = {}  # by number
+        self._spare: dict[int, list[Record]] = {}  # those that came back, by size
+        self._n_bytes = 0  # of all these
         self._under_way = 0  # bytes
 
-    def allocate(self, n_bytes: int, must: bool) -> tuple[Extent, Bytes] | None:
-        if self._under_way and self._under_way + n_bytes > BUDGET and not must:
+    def allocate(self, n_bytes: int) -> Record | None:
+        if self._under_way and self._under_way + n_bytes > BUDGET:
             return None
-        self._under_way += n_bytes
-        number = self._n_frames + 1
-        self._n_frames += len(_starts(n_bytes))
-        memory = self._records[number] = np.empty(n_bytes, np.uint8)
-        return Extent(number, 0, n_bytes), memory
+        return self.allocate_apart(n_bytes)
 
-    def free(self, extents: list[Extent]) -> None:
-        self._under_way -= sum(extent.n_bytes for extent in extents)
+    def allocate_apart(self, n_bytes: int) -> Record:
+        number = self._n_frames + 1
+        self._n_frames += len(_starts(PADDING + n_bytes))
+        self._under_way += n_bytes
+        extent = Extent(number, 0, n_bytes)
+        spare = self._spare.get(n_bytes)
+        if spare:
+            record = spare.pop()
+            record.extent = extent
+        else:
+            if self._n_bytes + n_bytes > BUDGET:
+                self._give_up_spare()
+            self._n_bytes += n_bytes
+            record = Record(extent, _padded(n_bytes)[PADDING:])
+        self._lent[number] = record
+        return record
+
+    def _give_up_spare(self) -> None:
+        self._n_bytes = self._under_way
+        self._spare.clear()
+
+    def free(self, extents: Iterable[AnyExtent]) -> None:
+        for number, _, n_bytes in extents:
+            self._under_way -= n_bytes
+            self._spare.setdefault(n_bytes, []).append(self._lent.pop(number))
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         frames: list[Any] = [message[start : start + FRAME_BYTES] for start in _starts(len(message) + 1)]
         for extent in extents:
-            record = self._records[extent.segment]
-            frames += [record[start : start + FRAME_BYTES] for start in _starts(extent.n_bytes)]
+            memory: Any = self._lent[extent.segment].memory.base
+            whole = memory[-(PADDING + extent.n_bytes) :]
+            frames += [whole[start : start + FRAME_BYTES] for start in _starts(len(whole))]
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK, copy=self._copy)
         except zmq.Again:
             return False
-        for extent in extents:
-            del self._records[extent.segment]
         return True
 
     def wait_to_send(self) -> None:
@@ -213,6 +241,7 @@ class ZMQReceiver(Receiver):
         self._secret = secret
         self._n_frames = 0  # of records
         self._frames: dict[int, zmq.Frame] = {}
+        self.release_bound = BUDGET // 8
         self._poller = zmq.Poller()
         for waited_for in (socket, door, link.socket, death):
             if waited_for is not None:
@@ -254,26 +283,30 @@ class ZMQReceiver(Receiver):
         status = (b"200", b"OK") if hmac.compare_digest(password, self._secret) else (b"400", b"no")
         self._door.send_multipart([version, number, *status, b"", b""])
 
-    def view(self, extent: Extent) -> Bytes:
-        frames = self._take(extent)
-        n_bytes = sum(len(frame) for frame in frames)
-        if n_bytes != extent.n_bytes:
-            raise WorkerError(f"a worker sent {n_bytes} bytes of a record of {extent.n_bytes}")
-        memory = np.empty(n_bytes, np.uint8)
-        for start, frame in zip(_starts(n_bytes), frames, strict=True):
-            memory[start : start + FRAME_BYTES] = np.frombuffer(frame.buffer, np.uint8)
+    def view(self, extent: AnyExtent) -> Bytes:
+        n_bytes = extent[2]
+        parts = [np.frombuffer(frame.buffer, np.uint8) for frame in self._take(extent)]
+        found = sum(map(len, parts)) - PADDING
+        if found != n_bytes:
+            raise WorkerError(f"a worker sent {found} bytes of a record of {n_bytes}")
         super().release(extent)
-        return memory
+        if len(parts) == 1 and (parts[0].ctypes.data + PADDING) % ALIGNMENT == 0:
+            return parts[0][PADDING:]
+        whole = _padded(n_bytes)
+        for start, part in zip(_starts(len(whole)), parts, strict=True):
+            whole[start : start + FRAME_BYTES] = part
+        return whole[PADDING:]
 
-    def release(self, extent: Extent) -> None:
+    def release(self, extent: AnyExtent) -> None:
         self._take(extent)
         super().release(extent)
 
-    def _take(self, extent: Extent) -> list[zmq.Frame]:
+    def _take(self, extent: AnyExtent) -> list[zmq.Frame]:
         """Return the frames of a record, which are then forgotten."""
+        number, _, n_bytes = extent
         frames = []
-        for i in range(len(_starts(extent.n_bytes))):
-            frame = self._frames.pop(extent.segment + i, None)
+        for i in range(len(_starts(PADDING + n_bytes))):
+            frame = self._frames.pop(number + i, None)
             if frame is None:
                 break
             frames.append(frame)
@@ -306,6 +339,11 @@ def _context(link: Link) -> zmq.Context[Any]:
             if thread.ident is not None:
                 thread.join()
     return zmq.Context()
+
+
+def _padded(n_bytes: int) -> Bytes:
+    """Return memory for a record and the padding before it, behind which it is aligned."""
+    return np.empty(ALIGNMENT + n_bytes, np.uint8)[ALIGNMENT - PADDING :]
 
 
 def _starts(n_bytes: int) -> range:

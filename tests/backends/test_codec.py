@@ -10,7 +10,17 @@ from hypothesis.extra import numpy as npst
 
 from pescador import PescadorError
 from pescador.backends import wire
-from pescador.backends.codec import MAX_FIELDS, MAX_SCHEMAS, PICKLED, Decoder, Encoder, Pickled, Schema
+from pescador.backends.codec import (
+    MAX_FIELDS,
+    MAX_SCHEMAS,
+    PICKLED,
+    Decoder,
+    Encoder,
+    Pickled,
+    Record,
+    Schema,
+)
+from pescador.backends.pack import Pack
 from pescador.backends.ring import ALIGNMENT
 from pescador.backends.wire import NOWHERE
 from pescador.testing import Sample, assert_same, sample_items
@@ -43,7 +53,7 @@ class Connection:
             assert len(joined) == layout.n_bytes
             body[:] = np.frombuffer(joined, np.uint8)
         else:
-            layout.write(parts, body)
+            layout.write(parts, Record(NOWHERE, body))
         return self.decoder.decode(layout.number, body)
 
 
@@ -233,7 +243,13 @@ def test_random_bytes_are_no_message(data):
         entries = wire.entries(memoryview(data))
     except PescadorError:
         return
-    assert sum(len(body) for _, _, body, _ in entries) + len(entries) * wire.ENTRY_SIZE <= len(data)
+    assert size_of(entries) <= len(data)
+
+
+def size_of(entries):
+    """Return the size of a message with these entries."""
+    sizes = [wire.ENTRY_SIZE + sum(map(len, bodies)) for _, _, bodies, _ in entries]
+    return wire.HEADER.size + sum(sizes)
 
 
 @given(st.integers(0, 2**16 - 1), st.binary(max_size=200))
@@ -363,12 +379,18 @@ PICKLE_ERRORS = (ValueError, TypeError)  # what the constructor of an array says
 
 @given(st.data())
 def test_a_changed_message_is_refused_or_still_a_message(data):
-    bodies = data.draw(st.lists(st.binary(max_size=30), max_size=4))
-    message = bytearray(wire.HEADER.pack(wire.ITEMS, len(bodies), 0.0, 0, *NOWHERE))
-    for number, body in enumerate(bodies):
-        message += wire.ENTRY.pack(number, 1, len(body), *NOWHERE)
-    message += b"".join(bodies)
-    assert [bytes(body) for _, _, body, _ in wire.entries(memoryview(message))] == bodies
+    items = st.tuples(
+        st.integers(1, 2), st.binary(max_size=30) | st.builds(wire.Extent, *[st.integers(1, 99)] * 3)
+    )
+    items = data.draw(st.lists(items, max_size=6))
+    pack = Pack()
+    for stream, body in items:
+        if isinstance(body, bytes):
+            pack.add(stream, 1, body)
+        else:
+            pack.add_record(stream, 1, body)
+    message = bytearray(pack.message(0.0, 0))
+    assert contents(wire.entries(memoryview(message))) == items
     if data.draw(st.booleans()):
         del message[data.draw(st.integers(0, len(message) - 1)) :]
     else:
@@ -377,8 +399,31 @@ def test_a_changed_message_is_refused_or_still_a_message(data):
         entries = wire.entries(memoryview(message))
     except PescadorError:
         return
-    size = wire.HEADER.size + sum(wire.ENTRY_SIZE + len(body) for _, _, body, _ in entries)
-    assert size <= len(message)
+    assert size_of(entries) <= len(message)
+
+
+def contents(entries):
+    """Return the stream, and the body or record, of each item."""
+    return [
+        (stream, extent if extent[0] else bytes(body))
+        for stream, _, bodies, extent in entries
+        for body in bodies
+    ]
+
+
+def test_items_of_one_kind_share_an_entry():
+    pack = Pack()
+    for _ in range(100):
+        pack.add(1, 1, b"ab")
+    message = pack.message(0.0, 0)
+    assert len(message) == wire.HEADER.size + wire.ENTRY_SIZE + 200
+    assert contents(wire.entries(memoryview(message))) == [(1, b"ab")] * 100
+
+
+def test_more_items_than_a_message_may_hold_are_refused():
+    entry = wire.ENTRY.pack(1, 1, 2**32 - 1, 0, *NOWHERE)
+    with pytest.raises(PescadorError, match="broken message"):
+        wire.entries(memoryview(wire.HEADER.pack(wire.ITEMS, 1, 0.0, 0, *NOWHERE) + entry))
 
 
 def test_a_schema_that_was_not_defined_is_refused():

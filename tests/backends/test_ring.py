@@ -3,7 +3,6 @@
 import gc
 import itertools
 import threading
-from collections import deque
 
 import numpy as np
 import pytest
@@ -166,50 +165,48 @@ WAYS = {
 
 
 def holders(*names):
-    """Return a queue of released records, and holders of one lease."""
-    released = deque()
-    array = Leases(np.zeros(256, np.uint8), released)(64, 64, "record")
-    return released, [WAYS[name](array) for name in names]
+    """Return leases, and holders of one of them."""
+    leases = Leases()
+    array = leases.lend(bytearray(256), 64, 64, "record")
+    return leases, [WAYS[name](array) for name in names]
 
 
 @pytest.mark.parametrize("name", WAYS)
 def test_a_record_is_held_by_whatever_refers_to_its_memory(name):
-    released, (holder,) = holders(name)
-    assert not released
+    leases, (holder,) = holders(name)
+    assert not leases.ended
     holder.drop()
-    assert list(released) == ["record"]
+    assert leases.take_ended() == ["record"]
 
 
 def test_a_record_is_released_once_with_the_last_of_its_views_in_any_order():
     for order in itertools.permutations(["array", "slice", "other dtype", "closure", "thread"]):
-        released, left = holders(*order)
+        leases, left = holders(*order)
         for holder in left:
-            assert not released
+            assert not leases.ended
             holder.drop()
-        assert list(released) == ["record"]
+        assert leases.take_ended() == ["record"]
 
 
 def test_leases_end_in_any_order():
-    released = deque()
-    lend = Leases(np.zeros(10, np.uint8), released)
-    arrays = {i: lend(i, 1, i) for i in range(10)}
+    leases, memory = Leases(), bytearray(10)
+    arrays = {i: leases.lend(memory, i, 1, i) for i in range(10)}
     order = [3, 0, 9, 5, 1, 2, 8, 7, 6, 4]
     for i in order:
         del arrays[i]
-    assert list(released) == order
+    assert leases.take_ended() == order
+    assert leases.take_ended() == []
 
 
 def test_a_leased_array_is_a_view_of_the_memory():
-    memory, released = np.zeros(64, np.uint8), deque()
-    array = Leases(memory, released)(0, 64, None)
-    assert np.shares_memory(array, memory)
+    memory = bytearray(64)
+    array = Leases().lend(memory, 0, 64, None)
     assert array.flags.writeable
     array[3] = 7
     assert memory[3] == 7
 
 
 def test_a_lease_keeps_the_mapping():
-    released = deque()
-    array = Leases(np.arange(100, dtype=np.uint8), released)(0, 100, None)[50:]
+    array = Leases().lend(bytearray(range(100)), 0, 100, None)[50:]
     gc.collect()
     assert array[0] == 50

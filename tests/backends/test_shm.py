@@ -85,21 +85,21 @@ class RingAgainstList(RuleBasedStateMachine):
     @rule(n_bytes=st.integers(1, RECORD), waits=st.booleans())
     def produce(self, n_bytes, waits):
         """Send an item if there is room; there always is when the consumer waits as well."""
-        place = self.halves.sender.allocate(n_bytes, must=waits)
-        if place is None:
-            assert not waits
-            return
-        self.send(n_bytes, *place)
+        record = self.halves.sender.allocate(n_bytes)
+        if record is None and waits:
+            record = self.halves.sender.allocate_apart(n_bytes)
+        if record is not None:
+            self.send(n_bytes, record)
 
     @rule(n_bytes=st.integers(4 * RECORD + 1, 20 * RECORD))
     def produce_oversize(self, n_bytes):
-        self.send(n_bytes, *self.halves.sender.allocate(n_bytes, must=False))
+        self.send(n_bytes, self.halves.sender.allocate(n_bytes))
 
-    def send(self, n_bytes, extent, memory):
+    def send(self, n_bytes, record):
         number, content = self.content(n_bytes)
-        assert len(memory) == n_bytes
-        memory[:] = content
-        self.halves.send(number, extent)
+        assert len(record.memory) == n_bytes
+        record.memory[:] = content
+        self.halves.send(number, record.extent)
         self.sent.append((number, content))
 
     @rule(n_bytes=st.integers(1, RECORD))
@@ -209,9 +209,9 @@ class RingAgainstList(RuleBasedStateMachine):
         self.held.clear()
         self.born.clear()
         self.halves.return_released()
-        extent, memory = self.halves.sender.allocate(4 * RECORD, must=False)
-        assert extent.segment == 1, "something is still occupied"
-        assert len(memory) == 4 * RECORD
+        record = self.halves.sender.allocate(4 * RECORD)
+        assert record.extent.segment == 1, "something is still occupied"
+        assert len(record.memory) == 4 * RECORD
         self.halves.close()
 
 

@@ -97,7 +97,7 @@ def test_copy_makes_no_difference_to_items(copy):
 
 # Frames
 
-F = backend.FRAME_BYTES
+F, P = backend.FRAME_BYTES, backend.PADDING
 
 
 @contextmanager
@@ -111,23 +111,27 @@ def halves():
             yield sender, receiver
 
 
-@pytest.mark.parametrize("n_bytes", [1, F - 1, F, F + 1, 2 * F, 5 * F + 100])
+@pytest.mark.parametrize("n_bytes", [1, F - P, F - P + 1, F, 2 * F - P, 5 * F + 100])
 def test_messages_and_records_of_any_size_arrive_as_they_were(n_bytes):
     data = np.random.default_rng(0).integers(256, size=n_bytes, dtype=np.uint8)
     with halves() as (sender, receiver):
         for n_records in (0, 1, 3):
             extents = []
             for i in range(n_records):
-                extent, memory = sender.allocate(n_bytes, must=True)
-                memory[:] = data + i
-                extents.append(extent)
+                record = sender.allocate_apart(n_bytes)
+                record.memory[:] = data + i
+                extents.append(record.extent)
             assert sender.try_send(data.tobytes(), extents)
             assert receiver.wait(PATIENCE * 1000)
             message, _ = receiver.receive()
             assert message == data.tobytes()
             for i, extent in reversed(list(enumerate(extents))):
-                assert (receiver.view(extent) == data + i).all()
-            assert receiver.take_released() == extents[::-1]
+                array = receiver.view(extent)
+                assert (array == data + i).all()
+                assert array.ctypes.data % backend.ALIGNMENT == 0
+            released = receiver.take_released()
+            assert released == extents[::-1]
+            sender.free(released)
         assert not receiver.wait(0)
 
 
@@ -137,7 +141,7 @@ def test_messages_and_records_of_any_size_arrive_as_they_were(n_bytes):
 )
 def test_a_record_that_is_not_there_is_an_error(lie):
     with halves() as (sender, receiver):
-        extent, _ = sender.allocate(F + 1, must=True)
+        extent = sender.allocate(F + 1).extent
         assert sender.try_send(b"I", [extent])
         assert receiver.wait(PATIENCE * 1000)
         receiver.receive()
@@ -147,8 +151,8 @@ def test_a_record_that_is_not_there_is_an_error(lie):
 
 def test_records_that_nobody_wants_are_dropped():
     with halves() as (sender, receiver):
-        for number in (1, 4):
-            extent, _ = sender.allocate(3 * F, must=True)
+        for number in (1, 5):
+            extent = sender.allocate(3 * F).extent
             assert extent.segment == number
             assert sender.try_send(b"I", [extent])
             assert receiver.wait(PATIENCE * 1000)
@@ -156,3 +160,25 @@ def test_records_that_nobody_wants_are_dropped():
             receiver.release(extent)
             assert not receiver._frames
             assert receiver.take_released() == [extent]
+
+
+def test_memory_of_records_is_used_again_when_the_consumer_has_them():
+    with halves() as (sender, receiver):
+        places = set()
+        for i in range(5):
+            record = sender.allocate(50_000)
+            record.memory[:] = i
+            places.add(record.memory.ctypes.data)
+            assert sender.try_send(b"I", [record.extent])
+            assert receiver.wait(PATIENCE * 1000)
+            receiver.receive()
+            assert (receiver.view(record.extent) == i).all()
+            sender.free(receiver.take_released())
+        assert len(places) == 1
+
+
+def test_memory_that_is_kept_for_other_sizes_is_bounded():
+    with halves() as (sender, _):
+        for n_bytes in range(1 << 20, (1 << 20) + 100):
+            sender.free([sender.allocate(n_bytes).extent])
+            assert sender._n_bytes <= backend.BUDGET

@@ -166,11 +166,11 @@ def writing(act, at):
 def when_half_written(act):
     write = codec.Schema.write
 
-    def write_half(layout, parts, body):
+    def write_half(layout, parts, record):
         codec.Schema.write = write
-        body[: len(body) // 2] = 255
+        record.memory[: record.n_bytes // 2] = 255
         act()
-        write(layout, parts, body)
+        write(layout, parts, record)
 
     codec.Schema.write = write_half
 
@@ -184,7 +184,7 @@ def waiting(act, at, function):
 
 def crowding(act):
     held = pescador.empty(ITEM_BYTES, np.uint8)
-    yield from waiting(act, 1, "_allocate")
+    yield from waiting(act, 1, "_wait_for_room")
     del held
 
 

@@ -201,9 +201,9 @@ def test_a_record_that_comes_while_its_stream_is_closed_is_given_back(backend):
         stream = pool.open(Streamer([{"x": np.zeros(50_000)}] * 10), Seed(), None, 1)
 
         class Queue(deque):
-            def append(self, entry):
+            def extend(self, entries):
                 stream.close()  # as another thread may, just now
-                super().append(entry)
+                super().extend(entries)
 
         stream.queue = Queue()
         assert list(stream) == []
