@@ -274,13 +274,13 @@ class ProcessLoop(WorkerLoop):
             self._add(number, schema.number | wire.SCATTERED, body)
             self._pack.n_record_bytes += schema.n_bytes
             if self._pack.n_record_bytes >= PACK_RECORD_BYTES or self._rung:
-                self.flush()
+                self._flush()
 
     def send_end(self, number: int) -> None:
         with self.lock:
             self._add(number, wire.END, b"")
             if self._rung:
-                self.flush()
+                self._flush()
 
     def send_failure(self, number: int, error: BaseException) -> None:
         if isinstance(error, Stop):
@@ -296,7 +296,7 @@ class ProcessLoop(WorkerLoop):
             with self.lock:
                 self._add(number, schema, body)
                 if self._rung:
-                    self.flush()
+                    self._flush()
         else:
             record = self._sender.allocate(n_bytes) or self._wait_for_room(n_bytes)
             layout.write(parts, record)
@@ -304,7 +304,7 @@ class ProcessLoop(WorkerLoop):
                 pack = self._pack
                 pack.add_record(number, schema, record.extent)
                 if pack.n_record_bytes >= PACK_RECORD_BYTES or self._rung:
-                    self.flush()
+                    self._flush()
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:
         """Return memory for :func:`pescador.empty`."""
@@ -325,24 +325,27 @@ class ProcessLoop(WorkerLoop):
     def _add(self, number: int, schema: int, body: bytes) -> None:
         """Add a small item to the pack, which is sent if it has no room. The lock is held."""
         if self._pack.n_bytes + len(body) > PACK_BYTES or self._pack.n_items >= PACK_ITEMS:
-            self.flush()
+            self._flush()
         self._pack.add(number, schema, body)
 
     def flush(self) -> None:
         """Send what is packed."""
         with self.lock:
-            pack = self._pack
-            if not pack.n_items:
-                return
-            bodies = NOWHERE
-            if pack.n_bytes > INLINE_BYTES:
-                record = self._sender.allocate_pack()
-                if record is not None:
-                    record.memory[: pack.n_bytes] = np.frombuffer(b"".join(pack.bodies), np.uint8)
-                    bodies = record.extent._replace(n_bytes=pack.n_bytes)
-            self._begin_pack()
-            self._put(pack.message(self.waited, self.copied, bodies), pack.extents)
-            self._n_sent += 1
+            if self._pack.n_items:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Send what is packed, which is not nothing. The lock is held."""
+        pack = self._pack
+        bodies = NOWHERE
+        if pack.n_bytes > INLINE_BYTES:
+            record = self._sender.allocate_pack()
+            if record is not None:
+                record.memory[: pack.n_bytes] = np.frombuffer(b"".join(pack.bodies), np.uint8)
+                bodies = record.extent._replace(n_bytes=pack.n_bytes)
+        self._begin_pack()
+        self._put(pack.message(self.waited, self.copied, bodies), pack.extents)
+        self._n_sent += 1
 
     def _put(self, message: bytes, extents: list[Extent]) -> None:
         while not self._sender.try_send(message, extents):

@@ -1,17 +1,16 @@
 """In processes, arrays through shared memory.
 
 All messages go through a Unix socket, and with them the bodies of a few small items. Those of large
-items, and of many small ones together (a pack), go through a ring in shared memory (see
-:mod:`.ring`): the worker copies each array once, into the ring, and what the
-consumer gets are views of the ring, valid for as long as it keeps them. When it keeps more than half of
-the ring, further items are delivered as private copies, so that the worker always has room; and when
-neither side can go on for want of room, or an item is larger than the ring, the item gets a segment of
-its own, which the consumer keeps.
+items, and of many small ones together (a pack), go through a ring in shared memory (see :mod:`.ring`): the
+worker copies each array once, into the ring, and what the consumer gets are views of the ring, valid for as
+long as it keeps them. When it keeps more than half of the ring, further items are delivered as private
+copies, so that the worker always has room; and when neither side can go on for want of room, or an item is
+larger than the ring, the item gets a segment of its own, which the consumer keeps.
 
-A record that comes back is kept for the next item of its size, the last one first, because its memory is most
-likely still in the caches of the processor: going round the whole ring would miss them each time, and
-on some machines writing 64 kB takes three times as long then. When no free place is left, all that are kept
-are given up.
+A record that comes back is *spare*: the next item of its size takes it, the last one first, because its
+memory is most likely still in the caches of the processor. Going round the whole ring would miss them each
+time, and on some machines writing 64 kB takes three times as long then. When no free place is left, all
+spare records are given up.
 
 The worker creates the ring when the first large item comes, sized for items like that one, and a larger
 one should the items grow; rings that are no longer written to live for as long as something refers

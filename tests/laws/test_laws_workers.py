@@ -5,6 +5,7 @@ PESCADOR_LAW_EXAMPLES sets the number of trees for each backend and number of wo
 
 import os
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -41,10 +42,18 @@ def raising(n):
     raise ZeroDivisionError(n)
 
 
+def delayed(n, rng):
+    """Items, some of which take long, so that those of other streams are ready first."""
+    for i in range(n):
+        time.sleep(rng.choice([0, 0, 0, 1e-3]))
+        yield i
+
+
 large_leaves = st.builds(
     lambda n, size: Streamer(sized, n, size, RNG), st.integers(0, 20), st.sampled_from([1, 5000, 40_000])
 )
 raising_leaves = st.builds(lambda n: Streamer(raising, n), st.integers(0, 10))
+delayed_leaves = st.builds(lambda n: Streamer(delayed, n, RNG), st.integers(0, 10))
 rooted = st.builds(
     lambda tree: ChainMux([tree], random_state=0),
     st.one_of(
@@ -52,6 +61,7 @@ rooted = st.builds(
         muxes(leaves | large_leaves),
         muxes(muxes(leaves | large_leaves) | leaves),
         muxes(leaves | raising_leaves | large_leaves),
+        muxes(leaves | delayed_leaves | raising_leaves),
     ),
 )
 
@@ -95,7 +105,7 @@ def workers(backend, n, **options):
         yield parallel
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
 @pytest.mark.parametrize(
     ("backend", "options"), [("serial", {}), ("thread", {}), ("shm", {"ring_bytes": 1 << 20}), ("zmq", {})]
 )
