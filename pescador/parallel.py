@@ -164,8 +164,8 @@ class ParallelStreamer(Streamer[T_co]):
     def stats(self) -> dict[str, Any]:
         """Return what was delivered so far, and who waited for whom.
 
-        A consumer that waits much longer than the workers needs more workers, or a faster producer;
-        workers that wait much longer than the consumer are fast enough.
+        A consumer that waits much longer than a worker needs more workers, or a faster producer; workers
+        of which each waits much longer than the consumer are fast enough.
 
         Returns
         -------
@@ -173,7 +173,8 @@ class ParallelStreamer(Streamer[T_co]):
             ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of it that the worker had to
             copy), ``consumer_wait`` and ``worker_wait`` (in
             seconds), ``queue_depth`` (items that are here already), ``streams`` (open now): sums over
-            the workers; and ``workers``, a list of dicts with the same keys and ``pid``.
+            the workers; and ``workers``, a list of dicts with the same keys, ``pid`` and ``open_streams``:
+            of each stream that is open now ``name``, ``items``, ``consumer_wait`` and ``queue_depth``.
         """
         workers = [asdict(worker) for worker in self._pool.stats()]
         totals = ("items", "bytes", "copied", "consumer_wait", "worker_wait", "queue_depth", "streams")

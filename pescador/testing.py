@@ -465,10 +465,15 @@ class BackendConformance:
     # Statistics
 
     def test_statistics_count_what_was_delivered(self) -> None:
-        """The workers are listed, and their items counted."""
+        """The workers and their open streams are listed, and their items counted."""
         with self.parallel(Streamer(_numbers, 25)) as stream:
-            list(stream)
+            items = iter(stream)
+            next(items)
+            (open_stream,) = stream.stats()["workers"][0]["open_streams"]
+            assert (open_stream["name"], open_stream["items"]) == ("Streamer(_numbers, 25)", 1)
+            list(items)
             stats = stream.stats()
+            assert stats["workers"][0]["open_streams"] == []
             assert stats["items"] == 25
             assert len(stats["workers"]) == 1
             assert stats["streams"] == 0

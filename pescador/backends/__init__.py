@@ -37,9 +37,9 @@ from importlib.metadata import entry_points
 from typing import cast
 
 from ..exceptions import ParameterError
-from .base import Backend, Pool, Stream, WorkerStats
+from .base import Backend, Pool, Stream, StreamStats, WorkerStats
 
-__all__ = ["Backend", "Pool", "Stream", "WorkerStats", "get", "names", "register"]
+__all__ = ["Backend", "Pool", "Stream", "StreamStats", "WorkerStats", "get", "names", "register"]
 
 _backends: dict[str, type[Backend] | str] = {
     "serial": "pescador.backends.serial:SerialBackend",

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from ..core import Streamer
 from ..seeding import Seed
 
-__all__ = ["Backend", "Pool", "Stream", "WorkerStats"]
+__all__ = ["Backend", "Pool", "Stream", "StreamStats", "WorkerStats"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -48,6 +48,20 @@ class Stream(Protocol[T_co]):
 
 
 @dataclass
+class StreamStats:
+    """What was delivered of one stream that is open now."""
+
+    name: str
+    """What runs."""
+    items: int = 0
+    """Items delivered to the consumer."""
+    consumer_wait: float = 0.0
+    """Seconds that the consumer waited for this stream."""
+    queue_depth: int = 0
+    """Items that are here, but were not asked for yet."""
+
+
+@dataclass
 class WorkerStats:
     """What one worker did since its pool was opened."""
 
@@ -67,6 +81,8 @@ class WorkerStats:
     """Seconds that the worker waited because its streams were as far ahead as they may."""
     queue_depth: int = 0
     """Items that are here, but were not asked for yet."""
+    open_streams: list[StreamStats] = field(default_factory=list)
+    """One entry for each stream that is open now."""
 
 
 class Pool(ABC):

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from ..core import Streamer
 from ..exceptions import PescadorError, WorkerError
 from ..seeding import Seed
-from .base import Pool, Stream, WorkerStats
+from .base import Pool, Stream, StreamStats, WorkerStats
 
 __all__ = ["Channel", "End", "Failure", "WorkerHandle", "WorkerPool"]
 
@@ -76,6 +76,8 @@ class Channel(Generic[T]):
         self._window = self._default_window() if prefetch is None else prefetch
         self.adapts = prefetch is None
         self._taken = 0  # items taken whose credits were not returned yet
+        self._returned = 0  # the others
+        self.waited = 0.0  # seconds
         self._closed = False
 
     @property
@@ -134,6 +136,7 @@ class Channel(Generic[T]):
     def return_credits(self) -> None:
         """Let the worker produce as many items as were taken."""
         taken, self._taken = self._taken, 0
+        self._returned += taken
         if taken and not self._closed:
             self._worker.credit(self.number, taken)
 
@@ -156,6 +159,10 @@ class Channel(Generic[T]):
         if window > self._window and not self._closed:
             extra, self._window = window - self._window, window
             self._worker.credit(self.number, extra)
+
+    def stats(self) -> StreamStats:
+        """Return what was delivered so far."""
+        return StreamStats(self.name, self._returned + self._taken, self.waited, len(self.queue))
 
     def _finish(self) -> None:
         self._closed = True
@@ -266,7 +273,12 @@ class WorkerHandle(ABC):
                 self._someone_reads = False  # first, for a Ctrl-C may come while the lock is taken
                 with self._changed:
                     self._changed.notify_all()
-            self.statistics.consumer_wait += time.perf_counter() - started
+            self.count_wait(channel, time.perf_counter() - started)
+
+    def count_wait(self, channel: Channel[Any], seconds: float) -> None:
+        """Take note of how long the consumer waited."""
+        channel.waited += seconds
+        self.statistics.consumer_wait += seconds
 
     def _lacks(self, channel: Channel[Any]) -> bool:
         return not channel.queue and channel.number in self.channels
@@ -307,9 +319,10 @@ class WorkerHandle(ABC):
 
     def stats(self) -> WorkerStats:
         """Return what this worker did so far."""
-        channels = list(self.channels.values())
-        self.statistics.streams = len(channels)
-        self.statistics.queue_depth = sum(len(channel.queue) for channel in channels)
+        streams = [channel.stats() for channel in list(self.channels.values())]
+        self.statistics.open_streams = streams
+        self.statistics.streams = len(streams)
+        self.statistics.queue_depth = sum(stream.queue_depth for stream in streams)
         return self.statistics
 
 

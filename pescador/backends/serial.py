@@ -10,7 +10,7 @@ from ..core import Streamer
 from ..exceptions import PescadorError
 from ..opening import Context
 from ..seeding import Seed
-from .base import Backend, Pool, Stream, WorkerStats
+from .base import Backend, Pool, Stream, StreamStats, WorkerStats
 
 __all__ = ["SerialBackend"]
 
@@ -79,12 +79,16 @@ class _SerialStream(Generic[T]):
 def _items(
     streamer: Streamer[T], seed: Seed, max_iter: int | None, stats: WorkerStats
 ) -> Generator[T, None, None]:
+    mine = StreamStats(repr(streamer))
+    stats.open_streams.append(mine)
     stats.streams += 1
     stream = streamer.open(Context(seed), max_iter)
     try:
         for item in stream:
             stats.items += 1
+            mine.items += 1
             yield item
     finally:
         stats.streams -= 1
+        stats.open_streams = [other for other in stats.open_streams if other is not mine]
         stream.close()

@@ -80,7 +80,7 @@ class _ThreadHandle(WorkerHandle):
                         self.give_up(quiet_since)
             finally:
                 self._n_waiting -= 1
-        self.statistics.consumer_wait += time.perf_counter() - started
+        self.count_wait(channel, time.perf_counter() - started)
 
     def read(self, timeout: float | None) -> bool:
         raise NotImplementedError("the thread writes into the queues itself")
