@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,6 +14,15 @@ __all__ = ["allocate_with", "empty"]
 Allocate = Callable[[int], "npt.NDArray[np.uint8] | None"]
 
 _allocate: Allocate | None = None
+
+
+def _forget() -> None:
+    """Take memory from the system in a process that was forked, for that of the worker is the worker's."""
+    allocate_with(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def empty(

@@ -287,6 +287,56 @@ def test_an_array_that_was_not_yielded_is_given_back():
         assert stream.stats()["copied"] < stream.stats()["bytes"] / 2
 
 
+def test_an_array_of_its_own_may_come_with_many_small_ones():
+    def mixed(n):
+        for i in range(n):
+            item = {"x": pescador.empty(LARGE)} | {str(k): np.full(1500, float(i + k)) for k in range(8)}
+            item["x"][:] = i
+            yield item
+
+    with ParallelStreamer(Streamer(mixed, 20), "shm") as stream:
+        assert_same(list(stream), list(Streamer(mixed, 20)))
+
+
+@pytest.mark.parametrize("backend", ["shm", "zmq"])
+def test_large_items_get_no_larger_window_because_they_are_made_in_place(backend):
+    def large(n):
+        for _ in range(n):
+            yield {"x": pescador.empty(1 << 20, np.uint8)}
+
+    with ParallelStreamer(Streamer(large, 40), backend) as stream:
+        items = iter(stream)
+        next(items)
+        assert items.gi_yieldfrom.window <= 16
+        items.close()
+
+
+def test_a_process_that_a_generator_forks_does_not_write_into_its_items():
+    def forking(n):
+        for i in range(n):
+            pid = os.fork()
+            array = pescador.empty(LARGE)
+            if not pid:
+                array[:] = -1
+                os._exit(0)
+            os.waitpid(pid, 0)
+            array[:] = i
+            yield {"x": array}
+
+    with ParallelStreamer(Streamer(forking, 3), "shm") as stream:
+        for i, item in enumerate(stream):
+            assert (item["x"] == i).all()
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_more_announcements_than_a_socket_holds_are_taken_in_by_and_by(n_workers):
+    """Each item needs a segment of its own, and there are more streams than commands fit in a socket."""
+    streams = [Streamer(samples, 1, 5000) for _ in range(1500)]
+    mux = RoundRobinMux(streams)
+    with ParallelStreamer(mux, "shm", n_workers, ring_bytes=4096) as stream:
+        assert sum(1 for _ in stream) == 1500
+
+
 # Copies and nests
 
 

@@ -124,6 +124,8 @@ class Schema(Layout):
         self._looks = [
             (key, type(value), value.dtype, value.shape, value.strides) for key, value in item.items()
         ]
+        if any(value.dtype.names for value in item.values()):
+            self._looks.clear()  # fields may be renamed in place, so it fits nothing at once
         end = 0
         for key, value in item.items():
             offset = _aligned(end, value.nbytes)
@@ -379,9 +381,9 @@ def _look(item: Any) -> tuple[Any, ...] | None:
             dtype = value.dtype
             if dtype.hasobject:
                 return None
-            look += (key, id(dtype), value.shape, value.ndim > 1 and _order(value))
+            look += (key, id(dtype), dtype.names, value.shape, value.ndim > 1 and _order(value))
         elif (
-            isinstance(value, np.generic) and value.dtype.kind in "biufc"
+            isinstance(value, np.generic) and value.dtype.kind in "biufc" and kind is value.dtype.type
         ):  # of which each type has one dtype
             look += (key, id(value.dtype), kind)
         else:

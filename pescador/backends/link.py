@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 import tempfile
+from collections import deque
 from collections.abc import Sequence
 
 from ..exceptions import PescadorError
@@ -43,6 +44,7 @@ class Link:
         self.socket = sock
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        self._kept: deque[tuple[bytes, list[int]]] = deque()  # received, and not asked for yet
 
     @classmethod
     def pair(cls) -> tuple[Link, Link]:
@@ -71,6 +73,19 @@ class Link:
         else:
             self.socket.send(message, flags)
 
+    def send_reading(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, and take in what comes while there is no room.
+
+        If both sides only sent, neither would ever have room again.
+        """
+        while True:
+            try:
+                self.send(message, descriptors, block=False)
+                break
+            except BlockingIOError:
+                if self._wait(select.POLLIN | select.POLLOUT):
+                    self._kept.append(self._take(_CLOSE_ON_EXEC))
+
     def receive(self, block: bool = True) -> tuple[bytes, list[int]] | None:
         """Return the next message and the descriptors that came with it.
 
@@ -81,13 +96,19 @@ class Link:
         EOFError
             If the other side is gone.
         """
-        if not block and not self._poll.poll(0):  # cheaper than an exception
+        if self._kept:
+            return self._kept.popleft()
+        if block:
+            return self._take(_CLOSE_ON_EXEC)
+        if not self._poll.poll(0):  # cheaper than an exception
             return None
-        flags = _CLOSE_ON_EXEC if block else _CLOSE_ON_EXEC | _DONT_WAIT
         try:
-            message, ancillary, flags = self._receive(flags)
+            return self._take(_CLOSE_ON_EXEC | _DONT_WAIT)
         except BlockingIOError:
             return None
+
+    def _take(self, flags: int) -> tuple[bytes, list[int]]:
+        message, ancillary, flags = self._receive(flags)
         if not message:
             raise EOFError
         descriptors: list[int] = []
@@ -123,9 +144,12 @@ class Link:
 
     def wait(self, writable: bool = False) -> bool:
         """Wait until a message is there, or (`writable`) one can be sent; return whether one is there."""
+        return bool(self._kept) or self._wait(select.POLLIN | (select.POLLOUT if writable else 0))
+
+    def _wait(self, events: int) -> bool:
         poll = select.poll()
-        poll.register(self.socket, select.POLLIN | (select.POLLOUT if writable else 0))
-        return any(events & ~select.POLLOUT for _, events in poll.poll())
+        poll.register(self.socket, events)
+        return any(found & ~select.POLLOUT for _, found in poll.poll())
 
     def close(self) -> None:
         """Close this end."""

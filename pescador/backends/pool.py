@@ -19,6 +19,7 @@ import itertools
 import os
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -187,6 +188,20 @@ class Channel(Generic[T]):
             self._worker.discard(entry)
 
 
+_handles: weakref.WeakSet[WorkerHandle] = weakref.WeakSet()
+
+
+def _drop_what_is_not_ours() -> None:
+    """Empty the queues in a process that was forked: the memory of their items is the other process's."""
+    for handle in list(_handles):
+        for channel in list(handle.channels.values()):
+            channel.queue.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_what_is_not_ours)
+
+
 class WorkerHandle(ABC):
     """The consumer's side of one worker."""
 
@@ -195,6 +210,7 @@ class WorkerHandle(ABC):
         self.stall_timeout = stall_timeout
         self.stalled = ""  # what to tell, if it did
         self.channels: dict[int, Channel[Any]] = {}
+        _handles.add(self)
         self.statistics = WorkerStats()
         self._changed = threading.Condition()
         self._someone_reads = False

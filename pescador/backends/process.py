@@ -93,7 +93,8 @@ class Receiver(ABC):
         extents: list[AnyExtent] = []
         with contextlib.suppress(IndexError):  # another thread was faster
             extents.extend(self._released.popleft() for _ in range(min(len(self._released), MAX_EXTENTS)))
-        self.n_released -= sum(n_bytes for _, _, n_bytes in extents)
+        n_bytes = sum(extent[2] for extent in extents)
+        self.n_released -= n_bytes  # read only now, for another thread may have added to it
         return extents
 
     def adopt(self, announcement: Any, descriptor: int) -> None:
@@ -197,6 +198,14 @@ def _end(workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> Non
         launcher.close()
 
 
+def _size(schema: int, inline: list[Any], extent: AnyExtent) -> int:
+    """Return the size of an item."""
+    size = sum(map(len, inline)) // max(len(inline), 1) + extent[2]
+    if schema < wire.FAILURE and schema & wire.SCATTERED:
+        size += sum(record.n_bytes for record in wire.unpack_extents(inline[0])[0])
+    return size
+
+
 class _ProcessPool(WorkerPool):
     def __init__(self, workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> None:
         super().__init__(workers)
@@ -262,8 +271,9 @@ class _ProcessHandle(WorkerHandle):
     def _return_released(self, *credit: int) -> None:
         """Tell the worker which records were released, if there are any, together with a `credit`."""
         extents = self._receiver.take_released()
-        if extents or credit:
+        while extents or credit:
             self.command("free", array("Q", chain.from_iterable(extents)).tobytes(), *credit)
+            extents, credit = self._receiver.take_released(), ()
 
     def open(self, channel: Channel[Any], recipe: Recipe, seed: Seed, max_iter: int | None) -> None:
         for buffer in recipe.shared():
@@ -364,7 +374,7 @@ class _ProcessHandle(WorkerHandle):
                 if channel.is_closed:  # meanwhile, and perhaps before it could drop this
                     channel.drop()
                 if channel.adapts:
-                    channel.widen(sum(map(len, inline)) // max(len(inline), 1) + extent[2])
+                    channel.widen(_size(schema, inline, extent))
 
     def _body(self, body: memoryview | bytes, extent: AnyExtent) -> Any:
         """Return the memory of an item, which belongs to it alone."""

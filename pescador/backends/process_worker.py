@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Streamer
-from ..exceptions import WorkerError
+from ..exceptions import PescadorError, WorkerError
 from ..memory import allocate_with
 from . import wire
 from .codec import Encoder, Layout, Record, Schema
@@ -259,6 +259,7 @@ class ProcessLoop(WorkerLoop):
         if schema.is_new:
             self._define(schema)
         sole = {id(part) for part, count in zip(parts, owners, strict=True) if count == self._sole_owner}
+        placed: list[Extent] = []
 
         def place(part: Any, field: Any) -> Extent:
             extent = self._sender.give(part) if id(part) in sole else NOWHERE
@@ -266,10 +267,16 @@ class ProcessLoop(WorkerLoop):
                 record = self._sender.allocate(part.nbytes) or self._wait_for_room(part.nbytes)
                 np.copyto(field.view(record.memory, 0), part, casting="no")
                 self.copied += part.nbytes
-                return record.extent
+                extent = record.extent
+            if extent is not NOWHERE:
+                placed.append(extent)
             return extent
 
-        body = schema.scatter(parts, place)
+        try:
+            body = schema.scatter(parts, place)
+        except PescadorError:  # there is no memory for all of it
+            self._sender.free(placed)
+            raise
         with self.lock:
             self._add(number, schema.number | wire.SCATTERED, body)
             self._pack.n_record_bytes += schema.n_bytes
@@ -324,7 +331,8 @@ class ProcessLoop(WorkerLoop):
 
     def _add(self, number: int, schema: int, body: bytes) -> None:
         """Add a small item to the pack, which is sent if it has no room. The lock is held."""
-        if self._pack.n_bytes + len(body) > PACK_BYTES or self._pack.n_items >= PACK_ITEMS:
+        pack = self._pack
+        if pack.n_items and (pack.n_bytes + len(body) > PACK_BYTES or pack.n_items >= PACK_ITEMS):
             self._flush()
         self._pack.add(number, schema, body)
 
@@ -338,11 +346,11 @@ class ProcessLoop(WorkerLoop):
         """Send what is packed, which is not nothing. The lock is held."""
         pack = self._pack
         bodies = NOWHERE
-        if pack.n_bytes > INLINE_BYTES:
+        if INLINE_BYTES < pack.n_bytes <= PACK_BYTES:  # a scattered item may have more
             record = self._sender.allocate_pack()
             if record is not None:
                 record.memory[: pack.n_bytes] = np.frombuffer(b"".join(pack.bodies), np.uint8)
-                bodies = record.extent._replace(n_bytes=pack.n_bytes)
+                bodies = record.extent
         self._begin_pack()
         self._put(pack.message(self.waited, self.copied, bodies), pack.extents)
         self._n_sent += 1

@@ -126,6 +126,8 @@ class RingSender(Sender):
         """Return a record at a free place."""
         if not self._fixed and RING_ITEMS // 2 * n_bytes > len(self._ring):
             self._grow(n_bytes)
+        if n_bytes > len(self._ring):
+            return None
         offset = self._allocators[self._number].allocate(n_bytes)
         if offset is None and self._spare:
             self._give_up_spare()
@@ -204,9 +206,10 @@ class RingSender(Sender):
 
     def _make_ring(self, n_bytes: int) -> None:
         earlier = self._number
+        number, ring = self._make_segment(n_bytes, is_ring=True)
         self._give_up_spare()
         self._lent.clear()
-        self._number, self._ring = self._make_segment(n_bytes, is_ring=True)
+        self._number, self._ring = number, ring
         self._allocators[self._number] = Allocator(n_bytes)
         self._address = self._ring.__array_interface__["data"][0]
         self.given_out.clear()  # in the ring before; they are copied when they are sent
@@ -216,13 +219,13 @@ class RingSender(Sender):
     def _drop(self, number: int) -> None:
         del self._allocators[number]
         if number:
-            self.link.send(wire.NO_SEGMENT + pickle.dumps(number))
+            self.link.send_reading(wire.NO_SEGMENT + pickle.dumps(number))
 
     def _make_segment(self, n_bytes: int, is_ring: bool) -> tuple[int, Bytes]:
         fd, memory = segment.create(n_bytes, REMEDY)
         try:
             self._n_segments += 1
-            self.link.send(wire.SEGMENT + pickle.dumps((self._n_segments, n_bytes, is_ring)), (fd,))
+            self.link.send_reading(wire.SEGMENT + pickle.dumps((self._n_segments, n_bytes, is_ring)), (fd,))
         finally:
             os.close(fd)
         return self._n_segments, memory

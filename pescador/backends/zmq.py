@@ -164,7 +164,6 @@ class ZMQSender(Sender):
     def allocate_apart(self, n_bytes: int) -> Record:
         number = self._n_frames + 1
         self._n_frames += len(_starts(PADDING + n_bytes))
-        self._under_way += n_bytes
         extent = Extent(number, 0, n_bytes)
         spare = self._spare.get(n_bytes)
         if spare:
@@ -176,6 +175,7 @@ class ZMQSender(Sender):
             self._n_bytes += n_bytes
             record = Record(extent, _padded(n_bytes)[PADDING:])
         self._lent[number] = record
+        self._under_way += n_bytes
         return record
 
     def _give_up_spare(self) -> None:
@@ -184,8 +184,12 @@ class ZMQSender(Sender):
 
     def free(self, extents: Iterable[AnyExtent]) -> None:
         for number, _, n_bytes in extents:
+            record = self._lent.pop(number)
             self._under_way -= n_bytes
-            self._spare.setdefault(n_bytes, []).append(self._lent.pop(number))
+            if self._n_bytes <= BUDGET:
+                self._spare.setdefault(n_bytes, []).append(record)
+            else:
+                self._n_bytes -= n_bytes
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         frames: list[Any] = [message[start : start + FRAME_BYTES] for start in _starts(len(message) + 1)]

@@ -110,6 +110,15 @@ def reordered(array, order):
     return array.T if order == "T" else array
 
 
+@every_way
+def test_fields_that_are_renamed_in_place_arrive(way):
+    connection = Connection()
+    array = np.zeros(3, [("a", "f4"), ("b", "i4")])
+    assert_same(connection.carry({"x": array}, way), {"x": array})
+    array.dtype.names = ("p", "q")  # in place
+    assert connection.carry({"x": array}, way)["x"].dtype.names == ("p", "q")
+
+
 def test_a_schema_is_sent_once_for_items_that_look_the_same():
     connection = Connection()
     for i in range(5):

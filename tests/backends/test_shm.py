@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -217,6 +218,45 @@ class RingAgainstList(RuleBasedStateMachine):
 
 TestRingAgainstList = RingAgainstList.TestCase
 TestRingAgainstList.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+
+
+def test_a_ring_that_cannot_be_replaced_goes_on(monkeypatch):
+    with contextlib.closing(Halves(None)) as halves:
+        sender = halves.sender
+        lent = [sender.allocate(1 << 20) for _ in range(3)]
+
+        def none_left(n_bytes, remedy):
+            raise PescadorError("there is not enough shared memory")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(segment, "create", none_left)
+            assert sender.allocate(8 << 20).extent.segment == 1  # the ring would grow for such items
+        sender.free([record.extent for record in lent])
+        assert sender.allocate(1 << 20) is lent[-1]
+
+
+def test_both_sides_may_announce_more_than_a_socket_holds():
+    here, there = Link.pair()
+    with contextlib.closing(here), contextlib.closing(there):
+        n = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                there.send(b"command", block=False)
+                n += 1
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                here.send(b"message", block=False)
+                sent += 1
+        reader = threading.Thread(target=lambda: [there.receive() for _ in range(sent + 1)])
+        # Its messages are read only once there is room for one more command.
+        writer = threading.Thread(target=lambda: (there.send(b"last command"), reader.start()))
+        writer.start()
+        here.send_reading(b"announcement")
+        writer.join()
+        reader.join()
+        assert [here.receive()[0] for _ in range(n + 1)] == [b"command"] * n + [b"last command"]
+        assert here.receive(block=False) is None
 
 
 # What a worker never says

@@ -182,3 +182,13 @@ def test_memory_that_is_kept_for_other_sizes_is_bounded():
         for n_bytes in range(1 << 20, (1 << 20) + 100):
             sender.free([sender.allocate(n_bytes).extent])
             assert sender._n_bytes <= backend.BUDGET
+
+
+def test_memory_that_went_beyond_the_bound_is_not_kept():
+    with halves() as (sender, _):
+        records = [sender.allocate_apart(backend.BUDGET // 2) for _ in range(5)]
+        sender.free([record.extent for record in records])
+        assert sender._n_bytes <= backend.BUDGET
+        sender.free([sender.allocate_apart(3 * backend.BUDGET).extent])
+        assert sender._n_bytes <= backend.BUDGET
+        assert sender._under_way == 0

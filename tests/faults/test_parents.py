@@ -280,7 +280,7 @@ def closes():
 def takes_from_the_parent():
     try:
         for item in items:
-            pass
+            raise ValueError(item)
     except Exception as error:
         assert "forked" in str(error), error
     else:
