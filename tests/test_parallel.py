@@ -331,10 +331,10 @@ def test_a_process_that_a_generator_forks_does_not_write_into_its_items():
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_more_announcements_than_a_socket_holds_are_taken_in_by_and_by(n_workers):
     """Each item needs a segment of its own, and there are more streams than commands fit in a socket."""
-    streams = [Streamer(samples, 1, 5000) for _ in range(1500)]
+    streams = [Streamer(samples, 10, 5000) for _ in range(1500)]
     mux = RoundRobinMux(streams)
     with ParallelStreamer(mux, "shm", n_workers, ring_bytes=4096) as stream:
-        assert sum(1 for _ in stream) == 1500
+        assert sum(1 for _ in stream(3000)) == 3000
 
 
 # Copies and nests
