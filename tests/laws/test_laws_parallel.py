@@ -167,6 +167,14 @@ def test_the_ring_does_not_grow_with_what_the_consumer_keeps():
     assert all((item["x"] == i).all() for i, item in enumerate(kept))
 
 
+def test_ten_thousand_items_that_are_kept_come_through_a_ring_of_four():
+    size = 2100  # items of 16,800 bytes, just too large for a message
+    with ParallelStreamer(Streamer(records, 10_000, size), ring_bytes=4 * (8 * size + 64)) as stream:
+        kept = list(stream)
+    assert len(kept) == 10_000
+    assert all((item["x"] == i).all() for i, item in enumerate(kept))
+
+
 @process_backends
 @pytest.mark.parametrize("n_kept", [0, 1, 3, 5, 1000])
 @pytest.mark.parametrize("prefetch", [1, None])
