@@ -7,6 +7,8 @@ from .wire import NOWHERE, Extent
 
 __all__ = ["Pack"]
 
+_NO_RUN = (0, 0, 0)
+
 
 class Pack:
     """Entries of one message, see :mod:`.wire`.
@@ -29,7 +31,7 @@ class Pack:
 
     def __init__(self) -> None:
         self._entries: list[bytes] = []
-        self._run = (0, 0, 0)  # stream, schema and size of the small items that have no entry yet
+        self._run = _NO_RUN  # stream, schema and size of the small items that have no entry yet
         self._n_run = 0  # how many they are
         self.bodies: list[bytes] = []
         self.n_bytes = 0
@@ -42,7 +44,8 @@ class Pack:
         n_bytes = len(body)
         run = (stream, schema, n_bytes)
         if run != self._run:
-            self._end_run()
+            if self._n_run:
+                self._end_run()
             self._run = run
         self._n_run += 1
         self.bodies.append(body)
@@ -51,20 +54,21 @@ class Pack:
 
     def add_record(self, stream: int, schema: int, extent: Extent) -> None:
         """Add a large item."""
-        self._end_run()
+        if self._n_run:
+            self._end_run()
         self._entries.append(wire.ENTRY.pack(stream, schema, 1, 0, *extent))
         self.extents.append(extent)
         self.n_record_bytes += extent[2]
         self.n_items += 1
 
     def _end_run(self) -> None:
-        if self._n_run:
-            stream, schema, n_bytes = self._run
-            self._entries.append(wire.ENTRY.pack(stream, schema, self._n_run, n_bytes, *NOWHERE))
-            self._n_run = 0
+        stream, schema, n_bytes = self._run
+        self._entries.append(wire.ENTRY.pack(stream, schema, self._n_run, n_bytes, *NOWHERE))
+        self._run, self._n_run = _NO_RUN, 0
 
     def message(self, waited: float, copied: int, bodies: Extent = NOWHERE) -> bytes:
         """Return the message, with the bodies in it if they are not elsewhere."""
-        self._end_run()
+        if self._n_run:
+            self._end_run()
         header = wire.HEADER.pack(wire.ITEMS, len(self._entries), waited, copied, *bodies)
         return b"".join([header, *self._entries, *(self.bodies if bodies is NOWHERE else ())])
