@@ -53,18 +53,20 @@ class _ThreadHandle(WorkerHandle):
         self._timeout = timeout
         self._loop = _ThreadLoop(self)
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._n_waiting = 0
 
     def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
         super().open(channel, recipe, seed, max_iter)
-        if self._thread is None:
-            # A daemon: a generator that never returns must not keep the interpreter from ending.
-            self._thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError as error:
-                self._thread = None
-                raise cannot_start_thread(error) from error
+        with self._starting:
+            if self._thread is None:
+                # A daemon: a generator that never returns must not keep the interpreter from ending.
+                thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise cannot_start_thread(error) from error
+                self._thread = thread  # only now, for another thread may close the pool, and join it
 
     def command(self, name: str, *arguments: Any) -> None:
         self._loop.commands.put((name, *arguments))

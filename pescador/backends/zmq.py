@@ -19,6 +19,7 @@ behind them it is, as arrays of any dtype need it. So a record in a single frame
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hmac
 import math
@@ -221,7 +222,10 @@ def _watch(monitor: zmq.Socket[Any], link: Link) -> None:
     with monitor:
         while (event := recv_monitor_message(monitor)["event"]) != zmq.EVENT_MONITOR_STOPPED:
             if event == zmq.EVENT_DISCONNECTED and connected:
-                link.send(wire.LAST_WORDS + b"ZeroMQ closed the connection; has the consumer memory left?")
+                with contextlib.suppress(OSError):  # the consumer is gone
+                    link.send(
+                        wire.LAST_WORDS + b"ZeroMQ closed the connection; has the consumer memory left?"
+                    )
                 os._exit(1)
             connected |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED  # one that took too long is tried again
 

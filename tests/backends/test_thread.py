@@ -34,6 +34,33 @@ def test_a_thread_starts_with_the_first_item_serves_all_epochs_and_ends_with_the
     items.close()
 
 
+def test_a_pool_that_is_closed_while_its_thread_starts_is_closed(monkeypatch):
+    start = threading.Thread.start
+    stream = ParallelStreamer(range(3), "thread")
+
+    def interrupted(thread):
+        if thread.name == "pescador-worker":
+            closer = threading.Thread(target=close)
+            start(closer)
+            closer.join()
+        start(thread)
+
+    def close():
+        try:
+            stream.close()
+        except Exception as error:
+            raised.append(error)
+
+    raised = []
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(PescadorError, match="was closed"):
+        list(stream)
+    assert raised == []
+    monkeypatch.undo()
+    assert list(stream(2)) == [0, 1]
+    stream.close()
+
+
 def test_the_generator_runs_in_another_thread_and_its_exception_keeps_the_frames_of_it():
     def where():
         yield threading.current_thread().name
