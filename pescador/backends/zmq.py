@@ -257,20 +257,19 @@ class ZMQReceiver(Receiver):
 
     def receive(self) -> tuple[bytes, list[int]] | None:
         try:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            # As bytes, for pyzmq swallows a Ctrl-C that comes when it frees a Frame.
+            part = message = self._socket.recv(zmq.NOBLOCK)
         except zmq.Again:
             return self.link.receive(block=False)
         if not self._door.closed:
             self._poller.unregister(self._door)
             self._door.close(0)
-        message = frames[0].bytes
-        n = 1
-        while len(frames[n - 1]) == FRAME_BYTES and n < len(frames):
-            message += frames[n].bytes
-            n += 1
-        for frame in frames[n:]:
+        while len(part) == FRAME_BYTES and self._socket.rcvmore:
+            part = self._socket.recv()
+            message += part
+        while self._socket.rcvmore:
             self._n_frames += 1
-            self._frames[self._n_frames] = frame
+            self._frames[self._n_frames] = self._socket.recv(copy=False)
         return message, []
 
     def wait(self, timeout: int | None) -> bool:
