@@ -189,7 +189,11 @@ def crowding(act):
 
 
 def when_waiting(act, function):
-    """Act in a signal handler, as soon as the main thread waits for a command inside of a function."""
+    """Act in a signal handler, as soon as the main thread waits for a command inside of a function.
+
+    Once: another signal may be pending already, and would stop a worker again that was told to go on.
+    """
+    acted = []
 
     def look(_, frame):
         names = set()
@@ -198,7 +202,8 @@ def when_waiting(act, function):
             names.add(frame.f_code.co_name)
             waits = waits or (frame.f_code.co_name == "next_command" and frame.f_locals["block"])
             frame = frame.f_back
-        if waits and function in names:
+        if waits and function in names and not acted:
+            acted.append(True)
             signal.setitimer(signal.ITIMER_REAL, 0)
             act()
 
