@@ -87,4 +87,4 @@ def test_links_lead_somewhere():
 def test_ci_runs_the_test_command_of_the_readme():
     (command,) = (block.strip() for block in blocks("sh") if "pytest" in block)
     steps = [line.partition("#")[0].strip() for line in (ROOT / ".ci/run").read_text().splitlines()]
-    assert f"step {command}" in steps
+    assert any(step.startswith("step ") and step.endswith(f" {command}") for step in steps)
