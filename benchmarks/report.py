@@ -88,6 +88,13 @@ def memory(results: Path) -> str:
     return table(list(rows[0]), (list(row.values()) for row in shown))
 
 
+def soak(_: Path) -> str:
+    """Return the table of the last soak, which no run of the benchmarks repeats, for it takes over an hour."""
+    rows = harness.read_csv(RESULTS / "soak.csv")
+    shown = [row for i, row in enumerate(rows) if i % 4 == 0 or row["part"] == "end"]
+    return table(list(rows[0]), (list(row.values()) for row in shown))
+
+
 def ahead(results: Path) -> str:
     """Return a list of all rows in which a peer is ahead of pescador."""
     lines = []
@@ -129,6 +136,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "scaling": whole("scaling"),
     "memory": memory,
     "end to end": whole("end_to_end"),
+    "soak": soak,
 }
 
 

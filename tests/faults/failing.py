@@ -191,11 +191,14 @@ def crowding(act):
 def when_waiting(act, function):
     """Act in a signal handler, as soon as the main thread waits for a command inside of a function.
 
-    Once: another signal may be pending already, and would stop a worker again that was told to go on.
+    Once: another signal may be pending already, and would stop a worker again that was told to go on. And in
+    the function that waits itself: a finalizer that runs meanwhile would swallow an exception.
     """
     acted = []
 
     def look(_, frame):
+        if frame.f_code.co_name != "_receive":
+            return
         names = set()
         waits = False
         while frame is not None:
