@@ -89,7 +89,7 @@ def memory(results: Path) -> str:
 
 
 def soak(_: Path) -> str:
-    """Return the table of the last soak, which no run of the benchmarks repeats, for it takes over an hour."""
+    """Return the table of the last soak, which no run of the benchmarks repeats: it takes an hour."""
     rows = harness.read_csv(RESULTS / "soak.csv")
     shown = [row for i, row in enumerate(rows) if i % 4 == 0 or row["part"] == "end"]
     return table(list(rows[0]), (list(row.values()) for row in shown))
