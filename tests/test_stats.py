@@ -42,7 +42,7 @@ def test_the_side_that_works_more_waits_less(bottleneck, backend, n_workers):
 
 def slow(n):
     for _ in range(n):
-        work(30_000)
+        work(100_000)
         yield 1
 
 
@@ -50,21 +50,28 @@ def fast(n):
     yield from [2] * n
 
 
+def streams(stream):
+    """Return the statistics of the open streams, by their name."""
+    workers = stream.stats()["workers"]
+    return {stats["name"]: stats for worker in workers for stats in worker["open_streams"]}
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_stream_that_is_waited_for_is_named(backend):
     mux = RoundRobinMux([Streamer(slow, 100), Streamer(fast, 100)])
-    with ParallelStreamer(mux, backend, 2) as stream:
+    with ParallelStreamer(mux, backend, 2, prefetch=4) as stream:
         items = iter(stream)
-        for _ in range(60):
+        next(items), next(items)  # that a process starts is not the fault of its stream
+        started = streams(stream)
+        for _ in range(58):
             next(items)
-        found = [stats for worker in stream.stats()["workers"] for stats in worker["open_streams"]]
-        by_name = {stats["name"]: stats for stats in found}
-        assert {name: stats["items"] for name, stats in by_name.items()} == {
+        found = streams(stream)
+        assert {name: stats["items"] for name, stats in found.items()} == {
             "Streamer(slow, 100)": 30,
             "Streamer(fast, 100)": 30,
         }
         if backend != "serial":
-            waited = {name: stats["consumer_wait"] for name, stats in by_name.items()}
+            waited = {name: found[name]["consumer_wait"] - started[name]["consumer_wait"] for name in found}
             assert waited["Streamer(slow, 100)"] > waited["Streamer(fast, 100)"]
         items.close()
         assert all(worker["open_streams"] == [] for worker in stream.stats()["workers"])

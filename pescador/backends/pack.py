@@ -25,9 +25,13 @@ class Pack:
         Their size, and that of scattered items.
     n_items : int
         Number of items.
+    streams : set of int
+        Numbers of the streams that they are of.
     """
 
-    __slots__ = ("_entries", "_n_run", "_run", "bodies", "extents", "n_bytes", "n_items", "n_record_bytes")
+    __slots__ = (
+        "_entries", "_n_run", "_run", "bodies", "extents", "n_bytes", "n_items", "n_record_bytes", "streams"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._entries: list[bytes] = []
@@ -38,6 +42,7 @@ class Pack:
         self.extents: list[Extent] = []
         self.n_record_bytes = 0
         self.n_items = 0
+        self.streams: set[int] = set()
 
     def add(self, stream: int, schema: int, body: bytes) -> None:
         """Add a small item, or the end of a stream."""
@@ -47,6 +52,7 @@ class Pack:
             if self._n_run:
                 self._end_run()
             self._run = run
+            self.streams.add(stream)
         self._n_run += 1
         self.bodies.append(body)
         self.n_bytes += n_bytes
@@ -57,6 +63,7 @@ class Pack:
         if self._n_run:
             self._end_run()
         self._entries.append(wire.ENTRY.pack(stream, schema, 1, 0, *extent))
+        self.streams.add(stream)
         self.extents.append(extent)
         self.n_record_bytes += extent[2]
         self.n_items += 1

@@ -214,6 +214,7 @@ class WorkerHandle(ABC):
         self.statistics = WorkerStats()
         self._changed = threading.Condition()
         self._someone_reads = False
+        self._n_waiting = 0  # threads, besides the one that reads
 
     def is_ours(self) -> bool:
         """Whether this process opened the worker. One that was forked from it leaves the worker alone."""
@@ -228,12 +229,16 @@ class WorkerHandle(ABC):
         self.command("credit", number, n_items)
 
     @abstractmethod
-    def read(self, timeout: float | None) -> bool:
+    def read(self, timeout: float | None, number: int) -> bool:
         """Wait until something came from the worker, and put it into the queues.
 
         If the worker is dead, put a Failure into every queue. Return False if nothing came in so many
-        seconds.
+        seconds. Until something is there of the stream of that `number` (0: of any), the worker may keep
+        what it has of others, to send all of it together.
         """
+
+    def ring(self, number: int) -> None:
+        """Have the worker send what it has of a stream (0: of any), even if a generator is running."""
 
     @abstractmethod
     def end_stalled(self) -> tuple[int, str, str]:
@@ -268,21 +273,30 @@ class WorkerHandle(ABC):
         self.channels.pop(channel.number, None)
 
     def wait(self, channel: Channel[Any]) -> None:
-        """Wait until something came from the worker, unless `channel` has something or is closed.
+        """Wait until `channel` has something, or is closed.
 
-        The first thread that waits reads for all; the others wait for it to have read.
+        The first thread that waits reads for all; the others wait for it to have read, and may then find
+        nothing.
         """
         started = time.perf_counter()
         reads = False
         try:
             with self._changed:
                 while self._someone_reads and self._lacks(channel):
-                    self._changed.wait()
+                    self._n_waiting += 1
+                    self.ring(0)
+                    try:
+                        self._changed.wait()
+                    finally:
+                        self._n_waiting -= 1
                 if self._lacks(channel):
                     self._someone_reads = reads = True
             while reads:
                 quiet_since = time.perf_counter()
-                if self.read(self.stall_timeout) or self.give_up(quiet_since):
+                number = 0 if self._n_waiting else channel.number
+                if not self.read(self.stall_timeout, number) and not self.give_up(quiet_since):
+                    continue
+                if self._n_waiting or not self._lacks(channel):
                     break
         finally:
             if reads:

@@ -288,7 +288,7 @@ class _ProcessHandle(WorkerHandle):
         if not self._keeps_recipes:
             self.command("forget", recipe.number)
 
-    def read(self, timeout: float | None) -> bool:
+    def read(self, timeout: float | None, number: int) -> bool:
         if self._is_deaf and not self.stalled:
             return False
         started = time.perf_counter()
@@ -301,10 +301,9 @@ class _ProcessHandle(WorkerHandle):
                 if time.perf_counter() > deadline:
                     break
             self._return_released()
-            self.command("wait", self._n_received)
+            self.command("wait", self._n_received, number)
             if not self._receiver.wait(BELL_MILLISECONDS):
-                with contextlib.suppress(OSError):
-                    os.write(self._bell, b"!")
+                self.ring(0 if self._n_waiting else number)
                 if not self._receiver.wait(None if timeout is None else int(timeout * 1000)):
                     return False
             self._last_wait = time.perf_counter() - started
@@ -315,6 +314,10 @@ class _ProcessHandle(WorkerHandle):
         self._take_what_is_left()
         self._die()
         return True
+
+    def ring(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._bell, number.to_bytes(8, sys.byteorder))
 
     def _take_what_is_left(self) -> None:
         with contextlib.suppress(EOFError):

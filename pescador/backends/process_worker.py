@@ -4,9 +4,9 @@ The main thread obeys commands and runs generators (see :mod:`.worker`). Small i
 together; large ones go where the transport's :class:`Sender` puts them, and only their place is sent.
 
 One more thread only waits: for the consumer to end, upon which it ends this process, and for the
-*bell*, which the consumer rings when it has waited for a while: then what is packed is sent, even if
-the main thread is inside a generator that takes its time. So an item is never kept from a consumer that
-waits for it, and no time is spent on that while the consumer is busy.
+*bell*, which the consumer rings when it has waited for a stream for a while: then what is packed of it
+is sent, with all the rest, even if the main thread is inside a generator that takes its time. So an item is
+never kept from a consumer that waits for it, and no time is spent on that while the consumer is busy.
 """
 
 from __future__ import annotations
@@ -50,14 +50,17 @@ __all__ = ["SMALL_BYTES", "Sender", "main"]
 # Items up to this size are packed into messages; a record of its own costs a larger one less.
 SMALL_BYTES = 1 << 14
 
-# A pack is sent when it holds so much, or is so old.
+# A pack is sent when it holds so much, or is so old. While the consumer waits for a stream of which the pack
+# has nothing its age does not count, for to wake a consumer in vain costs more than the items it would get.
 PACK_BYTES = 32 << 10
 PACK_ITEMS = 256
 PACK_RECORD_BYTES = 1 << 20
-PACK_SECONDS = 100e-6
+PACK_SECONDS = 1e-3
 
 # Bodies of a pack that are more than this go through the memory of the transport, if there is one.
 INLINE_BYTES = 1 << 12
+
+ANY_STREAM = range(1, sys.maxsize)
 
 
 class Sender(ABC):
@@ -133,8 +136,9 @@ class ProcessLoop(WorkerLoop):
         self._sole_owner: tuple[int, int, int] | None = None
         self._flushed = 0.0  # when the last pack was sent
         self._n_sent = 0  # messages
-        self._wait_mark = -1  # how many of them had come when the consumer last waited
-        self._rung = False  # whether the bell rang and there was nothing to send
+        self._wait_mark = -1  # how many of them had come when the consumer last waited,
+        self._waited_for = 0  # and for which stream; 0: for any
+        self._rung: Sequence[int] = ()  # for which streams the bell rang while there was nothing to send
 
     # Commands
 
@@ -172,20 +176,20 @@ class ProcessLoop(WorkerLoop):
         numbers = iter(array("Q", flat))
         self._sender.free(zip(numbers, numbers, numbers))  # noqa: B905  # all are the same iterator
 
-    def obey_wait(self, n_received: int) -> None:
-        """Take note that the consumer waits, or has waited."""
+    def obey_wait(self, n_received: int, number: int) -> None:
+        """Take note that the consumer waits for a stream (0: for any), or has waited."""
         self._wait_mark = n_received
+        self._waited_for = number
 
     def obey_commands(self, block: bool) -> None:
         super().obey_commands(block)
-        if self._pack.n_items and (self._consumer_waits() or self._is_old()):
+        if self._pack.n_items and self._is_due():
             self.flush()
 
-    def _consumer_waits(self) -> bool:
-        # Only if nothing is under way that would wake it.
-        return self._wait_mark == self._n_sent
-
-    def _is_old(self) -> bool:
+    def _is_due(self) -> bool:
+        """Whether what is packed is to be sent at once."""
+        if self._wait_mark == self._n_sent:  # the consumer waits, and nothing is under way that would wake it
+            return not self._waited_for or self._waited_for in self._pack.streams
         return time.perf_counter() - self._flushed > PACK_SECONDS
 
     def load(self, recipe: int) -> Streamer[Any]:
@@ -280,13 +284,13 @@ class ProcessLoop(WorkerLoop):
         with self.lock:
             self._add(number, schema.number | wire.SCATTERED, body)
             self._pack.n_record_bytes += schema.n_bytes
-            if self._pack.n_record_bytes >= PACK_RECORD_BYTES or self._rung:
+            if self._pack.n_record_bytes >= PACK_RECORD_BYTES or number in self._rung:
                 self._flush()
 
     def send_end(self, number: int) -> None:
         with self.lock:
             self._add(number, wire.END, b"")
-            if self._rung:
+            if number in self._rung:
                 self._flush()
 
     def send_failure(self, number: int, error: BaseException) -> None:
@@ -302,7 +306,7 @@ class ProcessLoop(WorkerLoop):
             body = layout.join(parts)
             with self.lock:
                 self._add(number, schema, body)
-                if self._rung:
+                if number in self._rung:
                     self._flush()
         else:
             record = self._sender.allocate(n_bytes) or self._wait_for_room(n_bytes)
@@ -310,7 +314,7 @@ class ProcessLoop(WorkerLoop):
             with self.lock:
                 pack = self._pack
                 pack.add_record(number, schema, record.extent)
-                if pack.n_record_bytes >= PACK_RECORD_BYTES or self._rung:
+                if pack.n_record_bytes >= PACK_RECORD_BYTES or number in self._rung:
                     self._flush()
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:
@@ -361,14 +365,19 @@ class ProcessLoop(WorkerLoop):
             self._sender.wait_to_send()
             super().obey_commands(block=False)
 
-    def flush_if_possible(self) -> bool:
-        """Send what is packed unless that must wait; return False if the main thread is about to."""
+    def answer(self, number: int) -> bool:
+        """Send what is packed, for the consumer rang for a stream (0: for any).
+
+        If there is nothing of that stream, its next item will be sent at once. Return False if nothing can
+        be done, because the main thread is about to send.
+        """
         if not self.lock.acquire(blocking=False):
             return False
         try:
             pack = self._pack
-            if not pack.n_items:
-                self._rung = True  # the consumer rings once; what it waits for is not to be packed
+            if not (number in pack.streams or (number == 0 and pack.n_items)):
+                if self._rung is not ANY_STREAM:
+                    self._rung = (number,) if number else ANY_STREAM
             elif self._sender.try_send(pack.message(self.waited, self.copied), pack.extents):
                 self._begin_pack()
                 self._n_sent += 1
@@ -381,7 +390,7 @@ class ProcessLoop(WorkerLoop):
     def _begin_pack(self) -> None:
         self._pack = Pack()
         self._flushed = time.perf_counter()
-        self._rung = False
+        self._rung = ()
 
 
 class _Unloadable(Streamer[Any]):
@@ -456,15 +465,15 @@ def _listen(loop: ProcessLoop, consumer: int | None, bell: int) -> None:
         poll.register(consumer, select.POLLIN)
 
     def listen() -> None:
-        rung = False
+        rung: set[int] = set()
         while True:
             # When the main thread is about to send anyway, look again a millisecond later whether it did.
             for descriptor, _ in poll.poll(1 if rung else None):
                 # The consumer alone holds the other end of the bell; its end is that of the consumer.
-                if descriptor == consumer or not os.read(bell, 4096):
+                if descriptor == consumer or not (numbers := os.read(bell, 4096)):
                     os._exit(1)
-                rung = True
-            rung = rung and not loop.flush_if_possible()
+                rung.update(array("Q", numbers))
+            rung = {number for number in rung if not loop.answer(number)}
 
     try:
         threading.Thread(target=listen, name="pescador-listener", daemon=True).start()

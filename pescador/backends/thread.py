@@ -54,7 +54,6 @@ class _ThreadHandle(WorkerHandle):
         self._loop = _ThreadLoop(self)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
-        self._n_waiting = 0
 
     def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
         super().open(channel, recipe, seed, max_iter)
@@ -84,7 +83,7 @@ class _ThreadHandle(WorkerHandle):
                 self._n_waiting -= 1
         self.count_wait(channel, time.perf_counter() - started)
 
-    def read(self, timeout: float | None) -> bool:
+    def read(self, timeout: float | None, number: int) -> bool:
         raise NotImplementedError("the thread writes into the queues itself")
 
     def put(self, number: int, entry: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from pescador import (
     StochasticMux,
     Streamer,
 )
+from pescador.backends import process
+from pescador.backends.worker import SLICE_SECONDS
 
 from .test_laws_serial import leaves, muxes, trees
 
@@ -186,3 +189,35 @@ def test_at_most_one_more_stream_a_worker_is_open_than_are_active(backend, tmp_p
         ahead = n if open_ahead is None else open_ahead
         with ParallelStreamer(mux, backend, n, prefetch=3, open_ahead=open_ahead) as stream:
             assert max(stream) <= 3 + ahead
+
+
+def in_turns(path, gate=None):
+    """Items that take long enough for other streams to have their turn; the second waits for the gate."""
+    for i in range(1000):
+        started = time.perf_counter()
+        while time.perf_counter() - started < 2 * SLICE_SECONDS:
+            pass
+        if gate and i == 1:
+            Path(gate).read_bytes()
+        with open(path, "ab") as file:
+            file.write(b".")
+        yield i
+
+
+@pytest.mark.parametrize("backend", ["thread", "shm", "zmq"])
+def test_what_a_worker_keeps_for_one_thread_does_not_wait_for_what_another_waits_for(
+    backend, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(process, "BELL_MILLISECONDS", 0)  # so it was rung for the one before the other waits
+    gate, count = tmp_path / "gate", tmp_path / "count"
+    os.mkfifo(gate)
+    with workers(backend, 1) as parallel:
+        free = iter(parallel(ChainMux([Streamer(in_turns, str(count))]), 100, None))
+        blocked = iter(parallel(ChainMux([Streamer(in_turns, str(tmp_path / "_"), str(gate))]), 100, None))
+        assert next(free) == 0
+        thread = threading.Thread(target=lambda: [next(blocked), next(blocked)])
+        thread.start()
+        with open(gate, "wb"):  # the generator is there now, so that of `free` does not run
+            for i in range(1, count.stat().st_size):
+                assert next(free) == i
+        thread.join()
