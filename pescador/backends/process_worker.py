@@ -45,14 +45,11 @@ from .stall import report_to
 from .wire import NOWHERE, AnyExtent, Extent
 from .worker import Stop, Unsendable, WorkerLoop, WorkerStream
 
-__all__ = ["SMALL_BYTES", "Sender", "main"]
+__all__ = ["Sender", "main"]
 
-# Items up to this size are packed into messages; a record of its own costs a larger one less.
-SMALL_BYTES = 1 << 14
-
-# A pack is sent when it holds so much, or is so old. While the consumer waits for a stream of which the pack
-# has nothing its age does not count, for to wake a consumer in vain costs more than the items it would get.
-PACK_BYTES = 32 << 10
+# A pack is sent when it holds so much (or `pack_bytes` of small items) or is so old. While the consumer waits
+# for a stream of which the pack has nothing its age does not count, for to wake a consumer in vain costs more
+# than the items it would get.
 PACK_ITEMS = 256
 PACK_RECORD_BYTES = 1 << 20
 PACK_SECONDS = 1e-3
@@ -70,7 +67,14 @@ class Sender(ABC):
     ----------
     given_out : dict
         The arrays of :meth:`allocate_array` that were not sent yet.
+    small_bytes : int
+        Items up to this size are packed into messages; a record of its own costs a larger one less.
+    pack_bytes : int
+        So much is packed at most.
     """
+
+    small_bytes = 1 << 14
+    pack_bytes = 1 << 15
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -85,7 +89,7 @@ class Sender(ABC):
         """Return memory for a record where there is no room."""
 
     def allocate_pack(self) -> Record | None:
-        """Return PACK_BYTES for the bodies of small items; None if they are better sent in the message."""
+        """Return `pack_bytes` for the bodies of small items; None if they are better sent in the message."""
         return None
 
     @abstractmethod
@@ -267,7 +271,7 @@ class ProcessLoop(WorkerLoop):
 
         def place(part: Any, field: Any) -> Extent:
             extent = self._sender.give(part) if id(part) in sole else NOWHERE
-            if extent is NOWHERE and part.nbytes > SMALL_BYTES:
+            if extent is NOWHERE and part.nbytes > self._sender.small_bytes:
                 record = self._sender.allocate(part.nbytes) or self._wait_for_room(part.nbytes)
                 np.copyto(field.view(record.memory, 0), part, casting="no")
                 self.copied += part.nbytes
@@ -302,7 +306,7 @@ class ProcessLoop(WorkerLoop):
     def _send(self, number: int, schema: int, layout: Layout, parts: Sequence[Any]) -> None:
         n_bytes = layout.n_bytes
         self.copied += n_bytes
-        if n_bytes <= SMALL_BYTES:
+        if n_bytes <= self._sender.small_bytes:
             body = layout.join(parts)
             with self.lock:
                 self._add(number, schema, body)
@@ -319,7 +323,7 @@ class ProcessLoop(WorkerLoop):
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:
         """Return memory for :func:`pescador.empty`."""
-        if n_bytes <= SMALL_BYTES or threading.current_thread() is not threading.main_thread():
+        if n_bytes <= self._sender.small_bytes or threading.current_thread() is not threading.main_thread():
             return None
         return self._sender.allocate_array(n_bytes)
 
@@ -336,7 +340,9 @@ class ProcessLoop(WorkerLoop):
     def _add(self, number: int, schema: int, body: bytes) -> None:
         """Add a small item to the pack, which is sent if it has no room. The lock is held."""
         pack = self._pack
-        if pack.n_items and (pack.n_bytes + len(body) > PACK_BYTES or pack.n_items >= PACK_ITEMS):
+        if pack.n_items and (
+            pack.n_bytes + len(body) > self._sender.pack_bytes or pack.n_items >= PACK_ITEMS
+        ):
             self._flush()
         self._pack.add(number, schema, body)
 
@@ -350,7 +356,7 @@ class ProcessLoop(WorkerLoop):
         """Send what is packed, which is not nothing. The lock is held."""
         pack = self._pack
         bodies = NOWHERE
-        if INLINE_BYTES < pack.n_bytes <= PACK_BYTES:  # a scattered item may have more
+        if INLINE_BYTES < pack.n_bytes <= self._sender.pack_bytes:  # a scattered item may have more
             record = self._sender.allocate_pack()
             if record is not None:
                 record.memory[: pack.n_bytes] = np.frombuffer(b"".join(pack.bodies), np.uint8)

@@ -34,7 +34,7 @@ from .codec import Record
 from .launch import Process
 from .link import Link
 from .process import ProcessBackend, Receiver
-from .process_worker import PACK_BYTES, Sender
+from .process_worker import Sender
 from .ring import ALIGNMENT, Allocator, Leases
 from .segment import Bytes
 from .wire import NOWHERE, AnyExtent, Extent
@@ -158,7 +158,7 @@ class RingSender(Sender):
                     self._drop(number)
 
     def allocate_pack(self) -> Record | None:
-        return self._take_if_possible(PACK_BYTES)
+        return self._take_if_possible(self.pack_bytes)
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:
         record = self._take_if_possible(n_bytes)

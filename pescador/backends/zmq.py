@@ -51,7 +51,7 @@ __all__ = ["ZMQBackend", "ZMQReceiver", "ZMQSender"]
 ADDRESS = "tcp://127.0.0.1"
 
 # How many bytes of records may be under way; an item that is larger goes alone.
-BUDGET = 1 << 23
+BUDGET = 1 << 25
 
 FRAME_BYTES = (1 << 20) + 4096  # an array of 1 MiB, and what comes with it
 
@@ -138,6 +138,10 @@ class ZMQBackend(ProcessBackend):
 
 class ZMQSender(Sender):
     """The worker's half."""
+
+    # A frame costs as much as to copy 500 kB.
+    small_bytes = 1 << 17
+    pack_bytes = 1 << 20
 
     def __init__(self, link: Link, address: str, secret: bytes, copy: bool) -> None:
         super().__init__(link)
@@ -243,6 +247,7 @@ class ZMQReceiver(Receiver):
         death: int | None,
     ) -> None:
         super().__init__(link)
+        _keep_freed_memory()
         self._context = context
         self._socket = socket
         self._door = door
@@ -346,6 +351,17 @@ def _context(link: Link) -> zmq.Context[Any]:
             if thread.ident is not None:
                 thread.join()
     return zmq.Context()
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep the memory of messages for those that come next.
+
+    glibc gives the end of a heap back to the system when that is more than twice as large as the largest
+    block, of at most 32 MiB, that was ever mapped on its own and freed. Where all blocks are small, most
+    messages come to lie on new pages, which take as long as all the rest. Any program has that effect which
+    frees an array of 32 MiB.
+    """
+    np.empty((1 << 25) - 8192, np.uint8)
 
 
 def _padded(n_bytes: int) -> Bytes:
