@@ -9,6 +9,8 @@ __all__ = ["Pack"]
 
 _NO_RUN = (0, 0, 0)
 
+_pack_entry = wire.ENTRY.pack
+
 
 class Pack:
     """Entries of one message, see :mod:`.wire`.
@@ -62,10 +64,11 @@ class Pack:
         """Add a large item."""
         if self._n_run:
             self._end_run()
-        self._entries.append(wire.ENTRY.pack(stream, schema, 1, 0, *extent))
+        segment, offset, n_bytes = extent
+        self._entries.append(_pack_entry(stream, schema, 1, 0, segment, offset, n_bytes))
         self.streams.add(stream)
         self.extents.append(extent)
-        self.n_record_bytes += extent[2]
+        self.n_record_bytes += n_bytes
         self.n_items += 1
 
     def _end_run(self) -> None:

@@ -177,8 +177,7 @@ class ProcessLoop(WorkerLoop):
         """Take back memory, and perhaps let a stream produce more."""
         if credit:
             self.obey_credit(*credit)
-        numbers = iter(array("Q", flat))
-        self._sender.free(zip(numbers, numbers, numbers))  # noqa: B905  # all are the same iterator
+        self._sender.free(wire.RELEASED.iter_unpack(flat))
 
     def obey_wait(self, n_received: int, number: int) -> None:
         """Take note that the consumer waits for a stream (0: for any), or has waited."""

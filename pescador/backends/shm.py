@@ -144,7 +144,7 @@ class RingSender(Sender):
     def free(self, extents: Iterable[AnyExtent]) -> None:
         for extent in extents:
             number, offset, _ = extent
-            if extent in self._shared:
+            if self._shared and extent in self._shared:
                 self._shared.remove(extent)
             elif number == self._number:
                 record = self._lent.pop(offset)

@@ -31,6 +31,7 @@ __all__ = [
     "FAILURE",
     "HEADER",
     "MAX_ITEMS",
+    "RELEASED",
     "AnyExtent",
     "Entry",
     "Extent",
@@ -70,6 +71,9 @@ AnyExtent = tuple[int, int, int]
 
 NOWHERE: Final = Extent(0, 0, 0)
 
+
+RELEASED: Final = struct.Struct("=QQQ")
+"""What a consumer returns: an extent, in the form of an array of integers."""
 
 _EXTENT: Final = struct.Struct("<IQQ")
 
