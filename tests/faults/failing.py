@@ -18,7 +18,7 @@ from pescador import ParallelStreamer, Streamer
 from pescador.backends import codec
 
 N_ITEMS = 5
-ITEM_BYTES = 20_480  # more than is sent inside of messages
+ITEM_BYTES = 163_840  # more than is sent inside of messages
 RING_BYTES = 2 * ITEM_BYTES  # full when the consumer holds one item, and the generator one array
 TIMEOUT = 0.1  # seconds, that close() waits
 
