@@ -1,17 +1,20 @@
 """The tables and figures of benchmarks/README.md, from the files in benchmarks/results/.
 
-    python benchmarks/report.py
+    python benchmarks/report.py [--before FOLDER]
 
 Replaces what stands between the lines ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``, so that no figure
-there can differ from the results, and draws the figures in an environment that has matplotlib.
+there can differ from the results, and draws the figures in an environment that has matplotlib. With --before,
+the results of an earlier run, it only prints which tools have changed places.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import harness
@@ -21,6 +24,7 @@ README = HERE / "README.md"
 RESULTS = HERE / "results"
 OURS = ("shm", "zmq", "thread", "serial")
 NO_PEER = (*OURS, "bare copy")
+TIE = 0.2
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -95,34 +99,51 @@ def soak(_: Path) -> str:
     return table(list(rows[0]), (list(row.values()) for row in shown))
 
 
-def ahead(results: Path) -> str:
-    """Return a list of all rows in which a peer is ahead of pescador."""
-    lines = []
-    rows = [row for row in harness.read_csv(results / "mux.csv") if row["times faster"]]
-    for row in rows:
-        if float(row["times faster"]) < 1:
-            both = f"{row['peer µs/sample']} µs/sample against {row['µs/sample']}"
-            lines.append(f"{row['mux']} over {row['streams']} streams: pescador 3.0.0, {both}")
+def rates(results: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """Return each case that is measured with several tools, and what each of them reaches."""
+    for row in harness.read_csv(results / "mux.csv"):
+        if row["times faster"]:
+            case = ", ".join(row[column] for column in ("mux", "streams", "weights", "rate"))
+            ours, peer = (1 / float(row[column]) for column in ("µs/sample", "peer µs/sample"))
+            yield f"mux, {case}", {"pescador": ours, "pescador 3.0.0": peer}
     for name, what, tool, rate in (
         ("transport", ("item", "use"), "tool", "items/s"),
         ("scaling", ("work", "workers"), "backend", "items/s"),
         ("end_to_end", ("data",), "loader", "samples/s"),
     ):
-        rows = [row for row in harness.read_csv(results / f"{name}.csv") if row[rate]]
-        ours = {tuple(row[key] for key in what): float(row[rate]) for row in rows if row[tool] == "shm"}
-        for row in rows:
-            key = tuple(row[key] for key in what)
-            if row[tool] not in NO_PEER and key in ours and float(row[rate]) > ours[key]:
-                case = ", ".join(
-                    f"{row[column]} workers" if column == "workers" else row[column] for column in what
-                )
-                ratio = float(row[rate]) / ours[key]
-                lines.append(
-                    f"{name.replace('_', ' ')}, {case}: {row[tool]}, {ratio:.2f} times the {rate} of shm"
-                )
+        cases: dict[str, dict[str, float]] = {}
+        for row in harness.read_csv(results / f"{name}.csv"):
+            key = (f"{row[column]} workers" if column == "workers" else row[column] for column in what)
+            if row[rate]:
+                case = ", ".join((name.replace("_", " "), *key))
+                cases.setdefault(case, {})[row[tool]] = float(row[rate])
+        yield from cases.items()
+
+
+def ahead(results: Path) -> str:
+    """Return a list of all cases in which a peer is ahead of a mux, or of the default backend."""
+    lines = []
+    for case, found in rates(results):
+        ours = found.get("shm", found.get("pescador"))
+        for tool, rate in found.items():
+            if ours is not None and tool not in (*NO_PEER, "pescador") and rate > ours:
+                lines.append(f"- {case}: {tool}, {rate / ours:.2f} times as fast")
     if not lines:
         return "In no row of this run is a peer ahead of the default backend (shm), or of a mux."
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(lines)
+
+
+def changes(before: Path, after: Path) -> list[str]:
+    """Return the pairs of tools whose order is not that of an earlier run; less than 20 % apart is a tie."""
+    lines = []
+    earlier = dict(rates(before))
+    for case, found in rates(after):
+        common = [tool for tool in found if tool in earlier.get(case, {})]
+        for one, other in combinations(common, 2):
+            was, now = (run[one] / run[other] for run in (earlier[case], found))
+            if (was > 1) != (now > 1) and min(max(was, 1 / was), max(now, 1 / now)) > 1 / (1 - TIE):
+                lines.append(f"{case}: {one} was {was:.2f} times as fast as {other}, and is {now:.2f} times")
+    return lines
 
 
 SECTIONS: dict[str, Callable[[Path], str]] = {
@@ -156,4 +177,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--before", type=Path, help="results of an earlier run: print what changed its place")
+    arguments = parser.parse_args()
+    if arguments.before:
+        found = changes(arguments.before, RESULTS)
+        print("\n".join(found) or "Nothing changed its place.")
+    else:
+        main()

@@ -1,9 +1,11 @@
-"""Exceptions as bytes."""
+"""Exceptions as bytes, and those of threads that cannot start."""
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import pickle
+import threading
 import traceback
 from typing import Any
 
@@ -11,7 +13,9 @@ import cloudpickle
 
 from ..exceptions import PescadorError, WorkerError
 
-__all__ = ["RemoteTraceback", "cannot_start_thread", "dump_error", "load_error"]
+__all__ = ["RemoteTraceback", "dump_error", "load_error", "start_thread"]
+
+BEGIN_SECONDS = 5.0
 
 
 class RemoteTraceback(Exception):  # noqa: N818  # it is no error, but shows where one was raised
@@ -55,8 +59,18 @@ def load_error(dumped: tuple[bytes | None, str], where: str) -> BaseException:
     return error
 
 
-def cannot_start_thread(error: RuntimeError) -> PescadorError:
-    """Return what to raise where a thread cannot be started."""
-    return PescadorError(
-        f"a worker needs a thread: {error}. Are there processes ('ulimit -u') and memory ('ulimit -v') left?"
-    )
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread; raise PescadorError if there is none.
+
+    Where a thread has not the memory to begin, :meth:`threading.Thread.start` waits for it for ever. So one
+    that does nothing is started first.
+    """
+    begun = threading.Event()
+    try:
+        _thread.start_new_thread(begun.set, ())
+        if not begun.wait(BEGIN_SECONDS):
+            raise RuntimeError("a thread did not begin")
+        thread.start()
+    except RuntimeError as error:
+        remedy = "Are there processes ('ulimit -u') and memory ('ulimit -v') left?"
+        raise PescadorError(f"a worker needs a thread: {error}. {remedy}") from error

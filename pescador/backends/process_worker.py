@@ -34,7 +34,7 @@ from ..exceptions import PescadorError, WorkerError
 from ..memory import allocate_with
 from . import wire
 from .codec import Encoder, Layout, Record, Schema
-from .errors import cannot_start_thread, dump_error
+from .errors import dump_error, start_thread
 from .launch import ignore_interrupts
 from .link import Link, close_all
 from .owner import start_time, watch
@@ -373,8 +373,8 @@ class ProcessLoop(WorkerLoop):
     def answer(self, number: int) -> bool:
         """Send what is packed, for the consumer rang for a stream (0: for any).
 
-        If there is nothing of that stream, its next item will be sent at once. Return False if nothing can
-        be done, because the main thread is about to send.
+        If there is nothing of that stream, it runs next, and its item will be sent at once. Return False if
+        nothing can be done, because the main thread is about to send.
         """
         if not self.lock.acquire(blocking=False):
             return False
@@ -383,6 +383,7 @@ class ProcessLoop(WorkerLoop):
             if not (number in pack.streams or (number == 0 and pack.n_items)):
                 if self._rung is not ANY_STREAM:
                     self._rung = (number,) if number else ANY_STREAM
+                self.urgent = number
             elif self._sender.try_send(pack.message(self.waited, self.copied), pack.extents):
                 self._begin_pack()
                 self._n_sent += 1
@@ -480,7 +481,4 @@ def _listen(loop: ProcessLoop, consumer: int | None, bell: int) -> None:
                 rung.update(array("Q", numbers))
             rung = {number for number in rung if not loop.answer(number)}
 
-    try:
-        threading.Thread(target=listen, name="pescador-listener", daemon=True).start()
-    except RuntimeError as error:
-        raise cannot_start_thread(error) from error
+    start_thread(threading.Thread(target=listen, name="pescador-listener", daemon=True))

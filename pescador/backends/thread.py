@@ -16,7 +16,7 @@ from typing import Any
 from ..core import Streamer
 from ..seeding import Seed
 from .base import Backend, Pool
-from .errors import cannot_start_thread
+from .errors import start_thread
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
 from .worker import WorkerLoop
 
@@ -61,10 +61,7 @@ class _ThreadHandle(WorkerHandle):
             if self._thread is None:
                 # A daemon: a generator that never returns must not keep the interpreter from ending.
                 thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError as error:
-                    raise cannot_start_thread(error) from error
+                start_thread(thread)
                 self._thread = thread  # only now, for another thread may close the pool, and join it
 
     def command(self, name: str, *arguments: Any) -> None:
@@ -76,6 +73,7 @@ class _ThreadHandle(WorkerHandle):
             self._n_waiting += 1
             try:
                 while self._lacks(channel):
+                    self._loop.urgent = channel.number
                     quiet_since = time.perf_counter()
                     if not self._changed.wait(self.stall_timeout) and self._lacks(channel):
                         self.give_up(quiet_since)

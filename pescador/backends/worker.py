@@ -3,7 +3,7 @@
 Commands are tuples: ``open``, ``credit`` and ``close`` for a stream, ``stop`` for the worker; a kind of
 worker may add its own. They are looked for between two slices of work, and waited for when no stream
 has credits left. A stream runs for one slice (some items, or a fraction of a millisecond), then the
-next one that has credits does.
+next one that has credits does, or the one for which the consumer has waited for a while.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class WorkerLoop(ABC):
         self._streams: dict[int, WorkerStream] = {}
         self._ready: deque[WorkerStream] = deque()  # those that have credits
         self.waited = 0.0  # seconds
+        self.urgent = 0  # the number of the stream that the consumer waits for
         # The number of the stream whose generator runs, 0 if none does; a consumer that gives up waiting
         # looks at it.
         self.running: memoryview | list[int] = [0]
@@ -96,8 +97,7 @@ class WorkerLoop(ABC):
             while True:
                 self.obey_commands(block=not self._ready)
                 if self._ready:
-                    stream = self._ready.popleft()
-                    stream.is_ready = False
+                    stream = self._next_stream()
                     self.running[0] = stream.number
                     self._run_slice(stream)
                     self.running[0] = 0
@@ -106,6 +106,17 @@ class WorkerLoop(ABC):
             pass
         finally:
             self._close_all()
+
+    def _next_stream(self) -> WorkerStream:
+        """Return the stream that is to run, which is in the queue no more."""
+        stream = self._streams.get(self.urgent)
+        if stream is not None and stream.is_ready:
+            self._ready.remove(stream)
+            self.urgent = 0
+        else:
+            stream = self._ready.popleft()
+        stream.is_ready = False
+        return stream
 
     def obey_commands(self, block: bool) -> None:
         """Obey all commands that came; if `block`, wait for one first."""

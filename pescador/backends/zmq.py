@@ -39,6 +39,7 @@ from zmq.utils.monitor import recv_monitor_message
 from ..exceptions import ParameterError, PescadorError, WorkerError
 from . import wire
 from .codec import Record
+from .errors import start_thread
 from .launch import Process
 from .link import Link, close_all
 from .process import ProcessBackend, Receiver
@@ -68,6 +69,8 @@ DOOR = "inproc://zeromq.zap.01"
 
 class ZMQBackend(ProcessBackend):
     """Runs streams in processes that send their items through sockets.
+
+    Of each worker, 32 MiB of large items are under way at most, or one item that is larger.
 
     Parameters
     ----------
@@ -152,7 +155,7 @@ class ZMQSender(Sender):
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
         monitor = self._socket.get_monitor_socket(events)
         self._monitor = threading.Thread(target=_watch, args=(monitor, link), daemon=True)
-        self._monitor.start()
+        start_thread(self._monitor)
         self._socket.connect(address)
         self._copy = copy
         self._n_frames = 0  # of records
@@ -338,11 +341,12 @@ def _context(link: Link) -> zmq.Context[Any]:
         for _ in range(N_DESCRIPTORS):
             descriptors.append(os.dup(link.socket.fileno()))
         for thread in threads:
-            thread.start()
-    except (OSError, RuntimeError, MemoryError) as error:
+            start_thread(thread)
+    except (OSError, PescadorError, MemoryError) as error:
         raise PescadorError(
             f"ZeroMQ needs up to {N_DESCRIPTORS} file descriptors and {N_THREADS} threads for each worker: "
-            f"{error}. Raise the limits ('ulimit -n', 'ulimit -u', 'ulimit -v'), or use backend='thread'"
+            f"{error.__cause__ or error}. Raise the limits ('ulimit -n', 'ulimit -u', 'ulimit -v'), or use "
+            "backend='thread'"
         ) from error
     finally:
         end.set()
