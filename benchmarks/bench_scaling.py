@@ -6,10 +6,10 @@ A StochasticMux of 64 streams, 16 active, over the backends thread, shm and zmq,
 in this process (serial), and beside PyTorch's DataLoader with the same work and workers (an iterable
 data set, of which each worker takes every n-th stream), which is installed in an environment of its own.
 Leaves: NumPy (sorting), Python (a loop), waiting (10 ms an item) and a slow open (200 ms, rate 64, with a
-consumer that takes 2 ms for each item). Each case runs in a fresh process; the items of the first half second
-are not counted, nor those of the streams that are open first where opening is slow. CPU seconds are those of
-all processes, for each second of the run. The last rows are what an item of 8 bytes costs the consumer
-itself: its own CPU time, with everything ready.
+consumer that takes 2 ms for each item). Each case runs in a fresh process; the items of the first second are
+not counted, in which the windows fill, nor those of the streams that are open first where opening is slow.
+CPU seconds are those of all processes, for each second of the run. The last rows are what an item of 8 bytes
+costs the consumer itself: its own CPU time, with everything ready.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def measure_case(case):
     n, started = 0, time.perf_counter()
     # from then on streams are replaced at an even rate, in the long run as in this one
     first = 64 * N_ACTIVE if case["work"] == "slow open" else 0
-    while n < first or time.perf_counter() - started < case["seconds"] / 3:
+    while n < first or time.perf_counter() - started < case["seconds"] * 2 / 3:
         next(items)
         n += 1
     n, cpu, own, started = 0, harness.cpu_seconds(), time.process_time(), time.perf_counter()

@@ -32,7 +32,7 @@ Self = TypeVar("Self", bound="ParallelStreamer[Any]")
 
 # Items that a stream which is opened early may produce before it is needed: enough to draw from while its
 # worker is busy opening another one.
-EARLY_PREFETCH = 8
+EARLY_PREFETCH = 12
 
 MAX_TIMEOUT = 1_000_000  # seconds; what poll() can take
 

@@ -25,6 +25,9 @@ __all__ = ["Stop", "Unsendable", "WorkerLoop", "WorkerStream"]
 SLICE_ITEMS = 32
 SLICE_SECONDS = 200e-6
 
+# Where slices take less, the turn of a stream that is waited for comes soon enough.
+URGENT_SECONDS = 2e-3
+
 
 class Stop(BaseException):
     """Raised where the worker is when it is told to stop."""
@@ -37,7 +40,7 @@ class Unsendable(Exception):  # noqa: N818  # the error is its cause
 class WorkerStream:
     """The worker's end of one open stream."""
 
-    __slots__ = ("credits", "is_open", "is_ready", "iterator", "left", "number")
+    __slots__ = ("credits", "is_new", "is_open", "is_ready", "iterator", "left", "number")
 
     def __init__(
         self, number: int, iterator: Generator[Any, None, None], left: int | None, n_credits: int
@@ -47,6 +50,7 @@ class WorkerStream:
         self.left = left  # items until max_iter is reached; None if there is no bound
         self.credits = n_credits  # items it may produce until it must wait
         self.is_open = True
+        self.is_new = True  # it has not run yet
         self.is_ready = False  # it is in the queue of those that may run
 
 
@@ -58,6 +62,7 @@ class WorkerLoop(ABC):
         self._ready: deque[WorkerStream] = deque()  # those that have credits
         self.waited = 0.0  # seconds
         self.urgent = 0  # the number of the stream that the consumer waits for
+        self._last_slice = 0.0  # seconds
         # The number of the stream whose generator runs, 0 if none does; a consumer that gives up waiting
         # looks at it.
         self.running: memoryview | list[int] = [0]
@@ -98,8 +103,13 @@ class WorkerLoop(ABC):
                 self.obey_commands(block=not self._ready)
                 if self._ready:
                     stream = self._next_stream()
+                    if stream.is_new:  # a generator may take long to begin
+                        self.flush()
+                        stream.is_new = False
                     self.running[0] = stream.number
+                    started = time.perf_counter()
                     self._run_slice(stream)
+                    self._last_slice = time.perf_counter() - started
                     self.running[0] = 0
                     self._enqueue(stream)
         except Stop:
@@ -109,8 +119,9 @@ class WorkerLoop(ABC):
 
     def _next_stream(self) -> WorkerStream:
         """Return the stream that is to run, which is in the queue no more."""
-        stream = self._streams.get(self.urgent)
-        if stream is not None and stream.is_ready:
+        stream = self._streams.get(self.urgent) if self._last_slice > URGENT_SECONDS else None
+        # One that begins has to take its turn: that may last, and others may soon have nothing left.
+        if stream is not None and stream.is_ready and not stream.is_new:
             self._ready.remove(stream)
             self.urgent = 0
         else:
