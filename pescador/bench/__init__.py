@@ -42,7 +42,7 @@ from .works import WORKS, stream_of
 __all__ = ["FULL", "QUICK", "add_arguments", "run"]
 
 FULL = (5, 1.0)  # rounds, and seconds of a slice
-QUICK = (3, 0.06)
+QUICK = (5, 0.06)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
