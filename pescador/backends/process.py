@@ -49,6 +49,9 @@ MAX_SPINNING_WAIT = 2 * SPIN_SECONDS
 # How long a consumer sleeps until it rings the bell, for items that the worker has packed but not sent.
 BELL_MILLISECONDS = 2
 
+# How long a Ctrl-C may go unheard.
+CTRL_C_SECONDS = 1.0
+
 # How long a worker that stalled may take to write its stack.
 STACK_SECONDS = 1.0
 
@@ -304,7 +307,7 @@ class _ProcessHandle(WorkerHandle):
             self.command("wait", self._n_received, number)
             if not self._receiver.wait(BELL_MILLISECONDS):
                 self.ring(0 if self._n_waiting else number)
-                if not self._receiver.wait(None if timeout is None else int(timeout * 1000)):
+                if not self._wait(math.inf if timeout is None else timeout):
                     return False
             self._last_wait = time.perf_counter() - started
             if self._take_message() or not self.is_dead():
@@ -314,6 +317,17 @@ class _ProcessHandle(WorkerHandle):
         self._take_what_is_left()
         self._die()
         return True
+
+    def _wait(self, timeout: float) -> bool:
+        """Wait for a message or the death of the worker, so many seconds; False if none came.
+
+        Not in one go, for a Ctrl-C that comes just before a system call does not interrupt it.
+        """
+        deadline = time.perf_counter() + timeout
+        while (left := deadline - time.perf_counter()) > 0:
+            if self._receiver.wait(math.ceil(1000 * min(left, CTRL_C_SECONDS))):
+                return True
+        return False
 
     def ring(self, number: int) -> None:
         with contextlib.suppress(OSError):

@@ -234,6 +234,37 @@ def test_ctrl_c_leaves_nothing_of_what_it_interrupts_and_the_program_may_go_on(k
     assert (code, output, errors) == (0, "interrupted\n[0, 1, 2]\n", "")
 
 
+UNHEARD = """
+# No system call is interrupted by a signal that comes just before it, or that another thread takes.
+threading.Thread(target=idle, daemon=True).start()
+
+def phase():
+    for item in ParallelStreamer(Streamer(blocked), timeout=0.1, **options):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        say_when_reading("ready")
+
+def say_when_reading(text):
+    main = threading.main_thread().ident
+
+    def look():
+        while sys._current_frames()[main].f_code.co_name not in ("wait", "poll"):
+            time.sleep(0.001)
+        time.sleep(0.1)  # the first wait, until the bell is rung, is a short one
+        say(text)
+
+    threading.Thread(target=look).start()
+"""
+
+
+@every_process
+def test_a_ctrl_c_that_interrupts_no_system_call_is_heard(kind, tmp_path):
+    with run(tmp_path, kind, INTERRUPTED.format(phase=UNHEARD)) as script:
+        script.wait_for("ready")
+        script.signal_group(signal.SIGINT)
+        code, output, errors = script.finish()
+    assert (code, output, errors) == (0, "interrupted\n[0, 1, 2]\n", "")
+
+
 AT_EXIT = """
 import atexit
 stream = ParallelStreamer(Streamer(blocked), timeout=1000, **options)
