@@ -79,7 +79,7 @@ class Receiver(ABC):
         """Return a message and its file descriptors if there is one; EOFError if there never will be."""
 
     @abstractmethod
-    def wait(self, timeout: int | None) -> bool:
+    def wait(self, timeout: int) -> bool:
         """Wait for a message or the death of the worker, so many milliseconds; False if none came."""
 
     @abstractmethod

@@ -248,7 +248,7 @@ class RingReceiver(Receiver):
     def receive(self) -> tuple[bytes, list[int]] | None:
         return self.link.receive(block=False)
 
-    def wait(self, timeout: int | None) -> bool:
+    def wait(self, timeout: int) -> bool:
         return bool(self._poll.poll(timeout))
 
     def adopt(self, announcement: Any, descriptor: int) -> None:

@@ -280,11 +280,10 @@ class ZMQReceiver(Receiver):
             self._frames[self._n_frames] = self._socket.recv(copy=False)
         return message, []
 
-    def wait(self, timeout: int | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+    def wait(self, timeout: int) -> bool:
+        deadline = time.monotonic() + timeout / 1000
         while True:
-            left = None if deadline is None else math.ceil(1000 * max(0, deadline - time.monotonic()))
-            ready = dict(self._poller.poll(left))
+            ready = dict(self._poller.poll(math.ceil(1000 * max(0, deadline - time.monotonic()))))
             if self._door in ready:
                 self._answer_the_door()
                 del ready[self._door]
