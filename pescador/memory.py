@@ -30,8 +30,9 @@ def empty(
 ) -> npt.NDArray[Any]:
     """Return a new array of undefined content, like :func:`numpy.empty`.
 
-    Inside a worker of the ``shm`` backend the array lies in shared memory if there is room, so
-    yielding it copies nothing. Everywhere else this is :func:`numpy.empty`.
+    Inside a worker of the ``shm`` backend the array lies in shared memory if there is room, so a generator
+    that yields it as a value of a dict, and keeps no reference to it or to the dict, has nothing copied.
+    Everywhere else this is :func:`numpy.empty`.
 
     Parameters
     ----------

@@ -1,5 +1,7 @@
 """Streams that tests share. All of them can be pickled."""
 
+import numpy as np
+
 from pescador import Streamer, streamable
 
 
@@ -10,6 +12,11 @@ def numbers(n, start=0):
 def noise(n, rng):
     for _ in range(n):
         yield int(rng.integers(1000))
+
+
+def samples(n, size):
+    for i in range(n):
+        yield {"x": np.full(size, i, np.float32), "y": i}
 
 
 def constant(value):

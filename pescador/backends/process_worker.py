@@ -24,8 +24,8 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Generator, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -46,6 +46,8 @@ from .wire import NOWHERE, AnyExtent, Extent
 from .worker import Stop, Unsendable, WorkerLoop, WorkerStream
 
 __all__ = ["Sender", "main"]
+
+T = TypeVar("T")
 
 # A pack is sent when it holds so much (or `pack_bytes` of small items) or is so old. While the consumer waits
 # for a stream of which the pack has nothing its age does not count, for to wake a consumer in vain costs more
@@ -106,6 +108,13 @@ class Sender(ABC):
     def give(self, array: Any) -> Extent:
         """Return the record that an array is, and leave it to the consumer; NOWHERE if it is none."""
         return NOWHERE
+
+    def has_room_for(self, extents: Iterable[Extent]) -> bool:
+        """Return whether there is room for the arrays of one more item like the one with these records.
+
+        If there is not, it is better to wait than to begin that item.
+        """
+        return True
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         """Send a message and the records it refers to; return False if that must wait."""
@@ -289,6 +298,8 @@ class ProcessLoop(WorkerLoop):
             self._pack.n_record_bytes += schema.n_bytes
             if self._pack.n_record_bytes >= PACK_RECORD_BYTES or number in self._rung:
                 self._flush()
+        # The arrays of an item that is begun when there is no room would have to be copied.
+        self._wait_for(lambda: self._sender.has_room_for(placed))
 
     def send_end(self, number: int) -> None:
         with self.lock:
@@ -328,13 +339,17 @@ class ProcessLoop(WorkerLoop):
 
     def _wait_for_room(self, n_bytes: int) -> Record:
         """Return memory for a record, when some is free."""
-        self.flush()
-        while self._wait_mark != self._n_sent:
+        record = self._wait_for(lambda: self._sender.allocate(n_bytes))
+        return record or self._sender.allocate_apart(n_bytes)
+
+    def _wait_for(self, find: Callable[[], T]) -> T:
+        """Return what is found when the consumer has given back enough, or nothing if it waits, too."""
+        while not (found := find()):
+            self.flush()
+            if self._wait_mark == self._n_sent:
+                break
             self.obey_commands(block=True)
-            record = self._sender.allocate(n_bytes)
-            if record is not None:
-                return record
-        return self._sender.allocate_apart(n_bytes)  # the consumer waits, too
+        return found
 
     def _add(self, number: int, schema: int, body: bytes) -> None:
         """Add a small item to the pack, which is sent if it has no room. The lock is held."""

@@ -182,6 +182,14 @@ class RingSender(Sender):
         self._shared.add(extent)
         return extent
 
+    def has_room_for(self, extents: Iterable[Extent]) -> bool:
+        sizes = [n_bytes for number, _, n_bytes in extents if number == self._number]
+        if RING_ITEMS // 2 * sum(sizes) > len(self._ring):
+            return True  # for so few items, to copy one costs less than to make none while they are used
+        records = [self._take(n_bytes) for n_bytes in sizes]
+        self.free(record.extent for record in records if record)
+        return all(records)
+
     def _collect(self) -> None:
         extents: list[Extent] = self._leases.take_ended()
         for extent in extents:

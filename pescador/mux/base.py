@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
@@ -17,13 +18,11 @@ from ..opening import Opener
 from ..sampling import Floats, check_weights
 from ..seeding import RandomState, Seed, SeedSource
 
-__all__ = ["BaseMux", "WeightedMux", "as_streamer", "check_mode"]
+__all__ = ["BaseMux", "WeightedMux", "as_streamer", "check_mode", "take_one"]
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="WeightedMux[Any]")
-
-END: Final[Any] = object()
-"""What ``next(stream, END)`` gives at the end of a stream: no item is this object."""
 
 UNOPENED: Final[Iterator[Any]] = iter(())
 """Stands where a stream is not open yet.
@@ -31,6 +30,15 @@ UNOPENED: Final[Iterator[Any]] = iter(())
 Taking an item from it raises StopIteration, so a loop that draws items learns of a stream that is to
 be opened on the same path as of one that has ended, at no cost for all the other items.
 """
+
+
+def take_one(stream: Iterator[T]) -> list[T]:
+    """Return a list of the next item of a stream, which is empty at its end.
+
+    ``yield taken.pop()`` passes the item on and keeps no reference to it, as does ``yield next(stream)``: so
+    a worker delivers arrays of :func:`pescador.empty` without copying them.
+    """
+    return list(islice(stream, 1))
 
 
 class BaseMux(Streamer[T_co]):
@@ -70,11 +78,10 @@ class BaseMux(Streamer[T_co]):
     ...                 stream = streams[rng.integers(len(streams))]
     ...                 for _ in range(2):
     ...                     try:
-    ...                         sample = next(stream)
+    ...                         yield next(stream)
     ...                     except StopIteration:
     ...                         streams.remove(stream)
     ...                         break
-    ...                     yield sample
     >>> ''.join(PairMux(['aaaa', 'bbbb'], random_state=0))
     'bbbbaaaa'
     """

@@ -11,7 +11,7 @@ from ..core import Streamer
 from ..exceptions import ParameterError
 from ..opening import Context
 from ..seeding import RandomState
-from .base import END, BaseMux, as_streamer, check_mode
+from .base import BaseMux, as_streamer, check_mode, take_one
 
 __all__ = ["ChainMux"]
 
@@ -78,10 +78,9 @@ class ChainMux(BaseMux[T_co]):
                     else:  # the next one is not known before it is asked for
                         stream = self._open(as_streamer(member, position), number)
                     with self.closing([stream]):
-                        first = next(stream, END)
-                        if first is not END:
+                        if first := take_one(stream):
                             barren = False
-                            yield first
+                            yield first.pop()
                             yield from stream
             if barren or self.mode == "exhaustive":
                 return

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from ..seeding import RandomState
-from .base import END, UNOPENED, BaseMux, check_mode
+from .base import UNOPENED, BaseMux, check_mode, take_one
 
 __all__ = ["RoundRobinMux"]
 
@@ -51,10 +51,10 @@ class RoundRobinMux(BaseMux[T_co]):
                 order = permutations.permutation(self.n_streams).tolist()
             samples = self._cycle_through(order, epoch)
             with self.closing([samples]):
-                first = next(samples, END)
-                if first is END:
+                first = take_one(samples)
+                if not first:
                     return
-                yield first
+                yield first.pop()
                 yield from samples
             if self.mode == "exhaustive":
                 return
@@ -70,16 +70,16 @@ class RoundRobinMux(BaseMux[T_co]):
                 ended = False
                 for index in order:
                     try:
-                        sample = next(streams[index])  # type: ignore[arg-type]  # None is not in order
+                        yield next(streams[index])  # type: ignore[arg-type]  # None is not in order
+                        continue
                     except StopIteration:
-                        sample = END
-                        if streams[index] is UNOPENED:
-                            stream = streams[index] = self.open_stream(index, index, epoch)
-                            sample = next(stream, END)
-                        if sample is END:
-                            streams[index] = None
-                            ended = True
+                        is_new = streams[index] is UNOPENED
+                    if is_new:
+                        stream = streams[index] = self.open_stream(index, index, epoch)
+                        if first := take_one(stream):
+                            yield first.pop()
                             continue
-                    yield sample
+                    streams[index] = None
+                    ended = True
                 if ended:
                     order = [index for index in order if streams[index] is not None]

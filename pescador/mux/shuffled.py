@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..sampling import Categorical, Draws
-from .base import END, UNOPENED, WeightedMux
+from .base import UNOPENED, WeightedMux, take_one
 
 __all__ = ["ShuffledMux"]
 
@@ -51,27 +51,27 @@ class ShuffledMux(WeightedMux[T_co]):
         with self._running(), self.closing(streams):
             for index in self._draws.slots:
                 try:
-                    sample = next(streams[index])
+                    yield next(streams[index])
+                    continue
                 except StopIteration:
-                    sample = self._start(index)
-                    if sample is END:
-                        if not self._choice.n_live:
-                            return
-                        continue
-                yield sample
+                    first = self._start(index)
+                if first:
+                    yield first.pop()
+                elif not self._choice.n_live:
+                    return
 
-    def _start(self, index: int) -> Any:
-        """Open a stream (again), and return its first sample, or END if there is none."""
+    def _start(self, index: int) -> list[T_co]:
+        """Open a stream (again), and return a list of its first sample, which is empty if there is none."""
         if index not in self._choice:
-            return END
+            return []
         opening = self._openings.get(index, 0)
         self._openings[index] = opening + 1
         stream = self._streams[index] = self.open_stream(index, index, opening)
-        sample = next(stream, END)
-        if sample is END:
+        first = take_one(stream)
+        if not first:
             self._empty.append(index)
             self._drop(index)
-        return sample
+        return first
 
     def _drop(self, index: int) -> None:
         if self._choice.drop(index):

@@ -20,7 +20,7 @@ from ..exceptions import ParameterError
 from ..sampling import Categorical, Draws, SumTree, scale
 from ..seeding import RandomState
 from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
-from .base import END, UNOPENED, WeightedMux, check_mode
+from .base import UNOPENED, WeightedMux, check_mode, take_one
 
 __all__ = ["StochasticMux"]
 
@@ -140,31 +140,30 @@ class StochasticMux(WeightedMux[T_co]):
                 return
             for slot in self._draws.slots:
                 try:
-                    sample = next(streams[slot])
+                    yield next(streams[slot])
+                    continue
                 except StopIteration:
-                    sample = self._advance(slot)
-                    if sample is END:
-                        if not self._n_filled:
-                            return
-                        continue
-                yield sample
+                    first = self._advance(slot)
+                if first:
+                    yield first.pop()
+                elif not self._n_filled:
+                    return
 
-    def _advance(self, slot: int) -> Any:
-        """Open the stream of a slot and return its first sample; END if it has ended or is empty.
+    def _advance(self, slot: int) -> list[T_co]:
+        """Open the stream of a slot and return a list of its first sample.
 
-        In that case the next activation has taken the slot.
+        The list is empty if the stream has ended or has none; then the next activation has taken the slot.
         """
         assigned = self._assigned[slot]
         if assigned is None:
-            return END
+            return []
         position, index, budget = assigned
         if self._streams[slot] is UNOPENED:
             stream = self._streams[slot] = self.open_stream(index, position, max_iter=budget)
-            sample = next(stream, END)
-            if sample is not END:
+            if first := take_one(stream):
                 if self._barren:
                     self._retry_barren()
-                return sample
+                return first
             if self.prune_empty_streams:
                 self._activations.drop(index)
                 if self._scout is not None:
@@ -176,7 +175,7 @@ class StochasticMux(WeightedMux[T_co]):
         self._n_filled -= 1
         if self._assign(slot):
             self._allot(slot)
-        return END
+        return []
 
     def _make_activations(self) -> Activations:
         rng = self._seed.child(seeding.ACTIVATIONS).generator()

@@ -12,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pescador import PescadorError
+import pescador
+from pescador import PescadorError, Streamer
 from pescador.backends import segment, shm, wire
-from pescador.backends.link import Link
+from pescador.backends.link import Link, close_all
+from pescador.backends.process_worker import ProcessLoop
 from pescador.backends.ring import ALIGNMENT
 from pescador.backends.wire import NOWHERE, Extent
+from pescador.memory import allocate_with
+from pescador.seeding import Seed
 
 
 class Halves:
@@ -86,7 +90,9 @@ class RingAgainstList(RuleBasedStateMachine):
     @rule(n_bytes=st.integers(1, RECORD), waits=st.booleans())
     def produce(self, n_bytes, waits):
         """Send an item if there is room; there always is when the consumer waits as well."""
+        is_room = self.halves.sender.has_room_for([Extent(1, 0, n_bytes)])
         record = self.halves.sender.allocate(n_bytes)
+        assert (record is not None) == is_room
         if record is None and waits:
             record = self.halves.sender.allocate_apart(n_bytes)
         if record is not None:
@@ -257,6 +263,69 @@ def test_both_sides_may_announce_more_than_a_socket_holds():
         reader.join()
         assert [here.receive()[0] for _ in range(n + 1)] == [b"command"] * n + [b"last command"]
         assert here.receive(block=False) is None
+
+
+# Arrays that are made in place
+
+
+class Loop(ProcessLoop):
+    """Takes the next command only when nothing is left to do, or what there is has to wait."""
+
+    def __init__(self, halves, commands):
+        super().__init__(halves.links[0], halves.sender)
+        self.commands = commands
+
+    def next_command(self, block):
+        return next(self.commands) if block else None
+
+    def load(self, recipe):
+        return recipe
+
+
+@pytest.mark.parametrize("n_arrays", [1, 2])
+def test_no_item_is_begun_for_whose_arrays_there_is_no_room(n_arrays):
+    """They would have to be copied, so only an item that the consumer waits for is made elsewhere."""
+    in_place = []  # whether the arrays of each item are
+    shape = (1 << 16) // n_arrays
+
+    def make():
+        item = {str(i): pescador.empty(shape, np.uint8) for i in range(n_arrays)}
+        in_place.append(all(array.base is not None for array in item.values()))
+        return item
+
+    def source():
+        while True:
+            yield make()
+
+    def sent():
+        """Yield the records of each item that was sent."""
+        while (received := halves.receiver.receive()) is not None:
+            message, descriptors = received
+            close_all(descriptors)
+            if message[:1] == wire.ITEMS:
+                for _, _, bodies, _ in wire.entries(memoryview(message)):
+                    yield from (wire.unpack_extents(body)[0] for body in bodies)
+
+    def commands():
+        yield "open", 1, Streamer(source), Seed(0), None, 9
+        assert in_place == [True] * 4
+        first, *_ = sent()
+        yield "free", b"".join(wire.RELEASED.pack(*extent) for extent in first)
+        assert in_place == [True] * 5
+        yield "wait", loop._n_sent, 1
+        assert in_place[:5] == [True] * 5
+        assert set(in_place[5:]) == {False}
+        assert loop.copied == len(in_place[5:]) << 16
+        yield ("stop",)
+
+    with contextlib.closing(Halves(4 << 16)) as halves:
+        loop = Loop(halves, commands())
+        loop.probe()
+        allocate_with(loop.allocate_array)
+        try:
+            loop.run()
+        finally:
+            allocate_with(None)
 
 
 # What a worker never says
