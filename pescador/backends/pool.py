@@ -16,6 +16,7 @@ streams: it runs one generator at a time, so the one that ran is stuck. It is gi
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 import time
@@ -30,7 +31,7 @@ from ..exceptions import PescadorError, WorkerError
 from ..seeding import Seed
 from .base import Pool, Stream, StreamStats, WorkerStats
 
-__all__ = ["Channel", "End", "Failure", "WorkerHandle", "WorkerPool"]
+__all__ = ["Channel", "End", "Failure", "WorkerHandle", "WorkerPool", "in_slices"]
 
 T = TypeVar("T")
 
@@ -49,6 +50,21 @@ _NOTHING = object()
 # Seconds by which a wait may end late. If it is more, this process did not run (Ctrl-Z, or a machine that
 # was suspended), nor did the worker, perhaps: then the wait begins anew.
 LATE_SECONDS = 1.0
+
+# How long a Ctrl-C may go unheard.
+CTRL_C_SECONDS = 1.0
+
+
+def in_slices(wait: Callable[[float], bool], timeout: float | None) -> bool:
+    """Wait until `wait`, which takes seconds, has been successful; return whether it was, in time.
+
+    Not in one go, for a Ctrl-C that comes just before a system call does not interrupt it.
+    """
+    deadline = math.inf if timeout is None else time.perf_counter() + timeout
+    while (left := deadline - time.perf_counter()) > 0:
+        if wait(min(left, CTRL_C_SECONDS)):
+            return True
+    return False
 
 
 class End:
@@ -286,7 +302,7 @@ class WorkerHandle(ABC):
                     self._n_waiting += 1
                     self.ring(0)
                     try:
-                        self._changed.wait()
+                        in_slices(self._changed.wait, None)
                     finally:
                         self._n_waiting -= 1
                 if self._lacks(channel):

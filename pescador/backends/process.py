@@ -15,9 +15,7 @@ import pickle
 import sys
 import time
 from abc import ABC, abstractmethod
-from array import array
 from collections import deque
-from itertools import chain
 from typing import Any
 
 from ..core import Streamer
@@ -30,7 +28,7 @@ from .errors import load_error
 from .launch import Launcher, Process, cannot_start, check_start_method, end
 from .link import Link, close_all
 from .owner import this_owner
-from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
+from .pool import Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
 from .recipe import Recipe, Recipes
 from .segment import Bytes
 from .stall import STALL_SIGNAL, Report, process_state
@@ -41,16 +39,13 @@ __all__ = ["ProcessBackend", "Receiver"]
 # In one message.
 MAX_EXTENTS = 256
 
-# How long a consumer tries before it sleeps. Waking a sleeper takes about as long. It does not try if it
-# had to wait for much longer the last time.
-SPIN_SECONDS = 50e-6
-MAX_SPINNING_WAIT = 2 * SPIN_SECONDS
+# How long a consumer tries before it sleeps: to wake it takes up to 40 µs of the worker's time, in a virtual
+# machine, and as long again until it runs. It does not try if it had to wait for longer the last time.
+SPIN_SECONDS = 100e-6
+MAX_SPINNING_WAIT = 1.5 * SPIN_SECONDS
 
 # How long a consumer sleeps until it rings the bell, for items that the worker has packed but not sent.
 BELL_MILLISECONDS = 2
-
-# How long a Ctrl-C may go unheard.
-CTRL_C_SECONDS = 1.0
 
 # How long a worker that stalled may take to write its stack.
 STACK_SECONDS = 1.0
@@ -269,14 +264,18 @@ class _ProcessHandle(WorkerHandle):
             pass
 
     def credit(self, number: int, n_items: int) -> None:
-        self._return_released(number, n_items)
+        self._return_released("credit", number, n_items)
 
-    def _return_released(self, *credit: int) -> None:
-        """Tell the worker which records were released, if there are any, together with a `credit`."""
+    def _return_released(self, *command: Any) -> None:
+        """Tell the worker which records were released, if there are any, and with the last a `command`."""
         extents = self._receiver.take_released()
-        while extents or credit:
-            self.command("free", array("Q", chain.from_iterable(extents)).tobytes(), *credit)
-            extents, credit = self._receiver.take_released(), ()
+        while len(extents) == MAX_EXTENTS:
+            self.command("free", wire.flat(extents))
+            extents = self._receiver.take_released()
+        if extents:
+            self.command("free", wire.flat(extents), *command)
+        elif command:
+            self.command(*command)
 
     def open(self, channel: Channel[Any], recipe: Recipe, seed: Seed, max_iter: int | None) -> None:
         for buffer in recipe.shared():
@@ -303,11 +302,10 @@ class _ProcessHandle(WorkerHandle):
                     return True
                 if time.perf_counter() > deadline:
                     break
-            self._return_released()
-            self.command("wait", self._n_received, number)
+            self._return_released("wait", self._n_received, number)
             if not self._receiver.wait(BELL_MILLISECONDS):
                 self.ring(0 if self._n_waiting else number)
-                if not self._wait(math.inf if timeout is None else timeout):
+                if not in_slices(lambda seconds: self._receiver.wait(math.ceil(1000 * seconds)), timeout):
                     return False
             self._last_wait = time.perf_counter() - started
             if self._take_message() or not self.is_dead():
@@ -317,17 +315,6 @@ class _ProcessHandle(WorkerHandle):
         self._take_what_is_left()
         self._die()
         return True
-
-    def _wait(self, timeout: float) -> bool:
-        """Wait for a message or the death of the worker, so many seconds; False if none came.
-
-        Not in one go, for a Ctrl-C that comes just before a system call does not interrupt it.
-        """
-        deadline = time.perf_counter() + timeout
-        while (left := deadline - time.perf_counter()) > 0:
-            if self._receiver.wait(math.ceil(1000 * min(left, CTRL_C_SECONDS))):
-                return True
-        return False
 
     def ring(self, number: int) -> None:
         with contextlib.suppress(OSError):

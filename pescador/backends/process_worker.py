@@ -182,11 +182,11 @@ class ProcessLoop(WorkerLoop):
             failure.__cause__ = error
             self._recipes[number] = _Unloadable(failure)
 
-    def obey_free(self, flat: bytes, *credit: int) -> None:
-        """Take back memory, and perhaps let a stream produce more."""
-        if credit:
-            self.obey_credit(*credit)
+    def obey_free(self, flat: bytes, *command: Any) -> None:
+        """Take back memory, and obey the command that comes with that."""
         self._sender.free(wire.RELEASED.iter_unpack(flat))
+        if command:
+            self.obey(*command)
 
     def obey_wait(self, n_received: int, number: int) -> None:
         """Take note that the consumer waits for a stream (0: for any), or has waited."""

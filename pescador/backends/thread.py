@@ -17,7 +17,7 @@ from ..core import Streamer
 from ..seeding import Seed
 from .base import Backend, Pool
 from .errors import start_thread
-from .pool import Channel, End, Failure, WorkerHandle, WorkerPool
+from .pool import Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
 from .worker import WorkerLoop
 
 __all__ = ["ThreadBackend"]
@@ -75,7 +75,7 @@ class _ThreadHandle(WorkerHandle):
                 while self._lacks(channel):
                     self._loop.urgent = channel.number
                     quiet_since = time.perf_counter()
-                    if not self._changed.wait(self.stall_timeout) and self._lacks(channel):
+                    if not in_slices(self._changed.wait, self.stall_timeout) and self._lacks(channel):
                         self.give_up(quiet_since)
             finally:
                 self._n_waiting -= 1

@@ -19,8 +19,9 @@ worker that cannot go on.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from itertools import pairwise
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 from typing import Any, Final, NamedTuple
 
 from ..exceptions import WorkerError
@@ -37,6 +38,7 @@ __all__ = [
     "Extent",
     "Header",
     "entries",
+    "flat",
     "header",
     "pack_extents",
     "unpack_extents",
@@ -74,6 +76,12 @@ NOWHERE: Final = Extent(0, 0, 0)
 
 RELEASED: Final = struct.Struct("=QQQ")
 """What a consumer returns: an extent, in the form of an array of integers."""
+
+
+def flat(extents: Iterable[AnyExtent]) -> bytes:
+    """Return what a consumer returns, as bytes, of which RELEASED makes extents again."""
+    return array("Q", chain.from_iterable(extents)).tobytes()
+
 
 _EXTENT: Final = struct.Struct("<IQQ")
 

@@ -310,7 +310,7 @@ def test_no_item_is_begun_for_whose_arrays_there_is_no_room(n_arrays):
         yield "open", 1, Streamer(source), Seed(0), None, 9
         assert in_place == [True] * 4
         first, *_ = sent()
-        yield "free", b"".join(wire.RELEASED.pack(*extent) for extent in first)
+        yield "free", wire.flat(first)
         assert in_place == [True] * 5
         yield "wait", loop._n_sent, 1
         assert in_place[:5] == [True] * 5

@@ -5,6 +5,8 @@ import signal
 import pytest
 
 from ..kinds import (
+    KINDS,
+    PROCESSES,
     Script,
     every_process,
     process_backends,
@@ -12,7 +14,7 @@ from ..kinds import (
 )
 
 PRELUDE = '''
-import os, signal, sys, threading, time
+import contextlib, os, signal, sys, threading, time
 import numpy as np
 from pescador import ParallelStreamer, Streamer
 
@@ -238,27 +240,38 @@ UNHEARD = """
 # No system call is interrupted by a signal that comes just before it, or that another thread takes.
 threading.Thread(target=idle, daemon=True).start()
 
-def phase():
-    for item in ParallelStreamer(Streamer(blocked), timeout=0.1, **options):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        say_when_reading("ready")
+def wait_until_reading(thread):
+    while sys._current_frames()[thread.ident].f_code.co_name not in ("wait", "poll"):
+        time.sleep(0.001)
 
 def say_when_reading(text):
-    main = threading.main_thread().ident
+    wait_until_reading(threading.main_thread())
+    time.sleep(0.1)  # the first wait, until the bell is rung, is a short one
+    say(text)
 
-    def look():
-        while sys._current_frames()[main].f_code.co_name not in ("wait", "poll"):
-            time.sleep(0.001)
-        time.sleep(0.1)  # the first wait, until the bell is rung, is a short one
-        say(text)
+def read(items):
+    with contextlib.suppress(Exception):
+        next(items)
 
-    threading.Thread(target=look).start()
+def phase():
+    with ParallelStreamer(Streamer(blocked), timeout=0.1, **options) as stream:
+        items = iter(stream)
+        next(items)
+        wait_until_blocked()
+        if {second}:
+            other = threading.Thread(target=read, args=[iter(stream)])
+            other.start()
+            wait_until_reading(other)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        threading.Thread(target=say_when_reading, args=["ready"]).start()
+        next(items)
 """
 
 
-@every_process
-def test_a_ctrl_c_that_interrupts_no_system_call_is_heard(kind, tmp_path):
-    with run(tmp_path, kind, INTERRUPTED.format(phase=UNHEARD)) as script:
+@pytest.mark.parametrize("second", [False, True], ids=["first thread", "second thread"])
+@pytest.mark.parametrize("kind", [KINDS["thread"], *PROCESSES.values()], ids=["thread", *PROCESSES])
+def test_a_ctrl_c_that_interrupts_no_system_call_is_heard(kind, second, tmp_path):
+    with run(tmp_path, kind, INTERRUPTED.format(phase=UNHEARD.format(second=second))) as script:
         script.wait_for("ready")
         script.signal_group(signal.SIGINT)
         code, output, errors = script.finish()
