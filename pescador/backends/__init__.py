@@ -16,8 +16,10 @@ zygote.py    the process from which workers are forked
 recipe.py    sending recipes
 link.py      messages between two processes
 wire.py      the form of these messages
-process_worker.py  a worker process
-pack.py      what it has encoded and not sent yet
+process_main.py    what a worker process runs
+process_worker.py  its loop
+transport.py how records get from one process to the other
+pack.py      what a worker has encoded and not sent yet
 codec.py     items as bytes
 errors.py    exceptions as bytes
 segment.py   shared memory

@@ -319,7 +319,7 @@ def cannot_start(error: Exception) -> PescadorError:
 
 
 def _spawn(descriptors: tuple[int, int]) -> Process:
-    return _interpreter(f"from pescador.backends.process_worker import main; main{descriptors}", descriptors)
+    return _interpreter(f"from pescador.backends.process_main import main; main{descriptors}", descriptors)
 
 
 def _interpreter(code: str, descriptors: tuple[int, ...]) -> Process:
@@ -338,7 +338,7 @@ def _fork(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> Process:
 
 
 def _main(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> None:
-    from .process_worker import main
+    from .process_main import main
 
     link, bell = consumers
     link.close()

@@ -2,8 +2,7 @@
 
 What all process backends share is here: starting workers, sending them recipes and commands, reading
 their messages, and learning of their death. What differs is how records (the bodies of large items)
-get from one process to the other, the *transport*: its :class:`Receiver` is here, its
-:class:`~pescador.backends.process_worker.Sender` in the worker.
+get from one process to the other (see :mod:`.transport`).
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import os
 import pickle
 import sys
 import time
-from abc import ABC, abstractmethod
-from collections import deque
+from abc import abstractmethod
 from typing import Any
 
 from ..core import Streamer
@@ -32,12 +30,10 @@ from .pool import Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
 from .recipe import Recipe, Recipes
 from .segment import Bytes
 from .stall import STALL_SIGNAL, Report, process_state
+from .transport import MAX_EXTENTS, Receiver
 from .wire import NOWHERE, AnyExtent
 
-__all__ = ["ProcessBackend", "Receiver"]
-
-# In one message.
-MAX_EXTENTS = 256
+__all__ = ["ProcessBackend"]
 
 # How long a consumer tries before it sleeps: to wake it takes up to 40 µs of the worker's time, in a virtual
 # machine, and as long again until it runs. It does not try if it had to wait for longer the last time.
@@ -49,62 +45,6 @@ BELL_MILLISECONDS = 2
 
 # How long a worker that stalled may take to write its stack.
 STACK_SECONDS = 1.0
-
-
-class Receiver(ABC):
-    """The consumer's half of a transport.
-
-    Attributes
-    ----------
-    n_released : int
-        Bytes of records that were released and of which the worker was not told yet.
-    release_bound : float
-        How many of them there may be: a worker that waits for room should hear of it while there is
-        still something to do here.
-    """
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.n_released = 0
-        self.release_bound = math.inf
-        self._released: deque[AnyExtent] = deque()
-
-    @abstractmethod
-    def receive(self) -> tuple[bytes, list[int]] | None:
-        """Return a message and its file descriptors if there is one; EOFError if there never will be."""
-
-    @abstractmethod
-    def wait(self, timeout: int) -> bool:
-        """Wait for a message or the death of the worker, so many milliseconds; False if none came."""
-
-    @abstractmethod
-    def view(self, extent: AnyExtent) -> Bytes:
-        """Return the memory of a record, which is released when it is no longer used."""
-
-    def release(self, extent: AnyExtent) -> None:
-        """Take note that a record is no longer needed."""
-        self._released.append(extent)
-        self.n_released += extent[2]
-
-    def take_released(self) -> list[AnyExtent]:
-        """Return records that were released and of which the worker was not told yet."""
-        extents: list[AnyExtent] = []
-        with contextlib.suppress(IndexError):  # another thread was faster
-            extents.extend(self._released.popleft() for _ in range(min(len(self._released), MAX_EXTENTS)))
-        n_bytes = sum(extent[2] for extent in extents)
-        self.n_released -= n_bytes  # read only now, for another thread may have added to it
-        return extents
-
-    def adopt(self, announcement: Any, descriptor: int) -> None:
-        """Take a segment that the worker announced."""
-        raise NotImplementedError
-
-    def drop(self, number: int) -> None:
-        """Give up a segment that the worker no longer uses."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Release what is held."""
 
 
 class ProcessBackend(Backend):

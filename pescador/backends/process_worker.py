@@ -1,51 +1,35 @@
-"""A worker process.
+"""The loop of a worker process.
 
-The main thread obeys commands and runs generators (see :mod:`.worker`). Small items are packed and sent
-together; large ones go where the transport's :class:`Sender` puts them, and only their place is sent.
-
-One more thread only waits: for the consumer to end, upon which it ends this process, and for the
-*bell*, which the consumer rings when it has waited for a stream for a while: then what is packed of it
-is sent, with all the rest, even if the main thread is inside a generator that takes its time. So an item is
-never kept from a consumer that waits for it, and no time is spent on that while the consumer is busy.
+It obeys commands and runs generators (see :mod:`.worker`). Small items are packed and sent together; large
+ones go where the transport puts them, and only their place is sent.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import random
-import select
-import signal
-import socket
 import sys
 import threading
 import time
-import traceback
-from abc import ABC, abstractmethod
-from array import array
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..core import Streamer
 from ..exceptions import PescadorError, WorkerError
-from ..memory import allocate_with
 from . import wire
 from .codec import Encoder, Layout, Record, Schema
-from .errors import dump_error, start_thread
-from .launch import ignore_interrupts
+from .errors import dump_error
 from .link import Link, close_all
-from .owner import start_time, watch
 from .pack import Pack
 from .recipe import Buffers
 from .segment import Bytes
-from .stall import report_to
-from .wire import NOWHERE, AnyExtent, Extent
+from .transport import Sender
+from .wire import NOWHERE, Extent
 from .worker import Stop, Unsendable, WorkerLoop, WorkerStream
 
-__all__ = ["Sender", "main"]
+__all__ = ["ProcessLoop"]
 
 T = TypeVar("T")
 
@@ -60,76 +44,6 @@ PACK_SECONDS = 1e-3
 INLINE_BYTES = 1 << 12
 
 ANY_STREAM = range(1, sys.maxsize)
-
-
-class Sender(ABC):
-    """The worker's half of a transport.
-
-    Attributes
-    ----------
-    given_out : dict
-        The arrays of :meth:`allocate_array` that were not sent yet.
-    small_bytes : int
-        Items up to this size are packed into messages; a record of its own costs a larger one less.
-    pack_bytes : int
-        So much is packed at most.
-    """
-
-    small_bytes = 1 << 14
-    pack_bytes = 1 << 15
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.given_out: dict[int, Extent] = {}
-
-    @abstractmethod
-    def allocate(self, n_bytes: int) -> Record | None:
-        """Return memory for a record; None if there is no room."""
-
-    @abstractmethod
-    def allocate_apart(self, n_bytes: int) -> Record:
-        """Return memory for a record where there is no room."""
-
-    def allocate_pack(self) -> Record | None:
-        """Return `pack_bytes` for the bodies of small items; None if they are better sent in the message."""
-        return None
-
-    @abstractmethod
-    def free(self, extents: Iterable[AnyExtent]) -> None:
-        """Take back memory of records that the consumer no longer needs."""
-
-    def prepare(self) -> None:
-        """Reserve what can be reserved before the first item; raise PescadorError if it is not there."""
-
-    def allocate_array(self, n_bytes: int) -> Bytes | None:
-        """Return memory for an array of the generator, which is sent as it is; None if there is none."""
-        return None
-
-    def give(self, array: Any) -> Extent:
-        """Return the record that an array is, and leave it to the consumer; NOWHERE if it is none."""
-        return NOWHERE
-
-    def has_room_for(self, extents: Iterable[Extent]) -> bool:
-        """Return whether there is room for the arrays of one more item like the one with these records.
-
-        If there is not, it is better to wait than to begin that item.
-        """
-        return True
-
-    def try_send(self, message: bytes, extents: list[Extent]) -> bool:
-        """Send a message and the records it refers to; return False if that must wait."""
-        try:
-            self.link.send(message, block=False)
-        except BlockingIOError:
-            return False
-        return True
-
-    def wait_to_send(self) -> None:
-        """Wait until there may be room to send, or a command is there."""
-        self.link.wait(writable=True)
-
-    def close(self) -> None:
-        """Release what is held."""
 
 
 class ProcessLoop(WorkerLoop):
@@ -420,80 +334,3 @@ class _Unloadable(Streamer[Any]):
     def __init__(self, error: Exception) -> None:
         super().__init__(())
         self.error = error
-
-
-def main(link_descriptor: int, bell: int) -> None:
-    """Run a worker in this process, which does nothing else, until it is told to stop."""
-    ignore_interrupts()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    link = Link(socket.socket(fileno=link_descriptor))
-    try:
-        received = link.receive()
-        assert received is not None
-        message, descriptors = received
-        running = report_to(descriptors[0]) if descriptors else None  # first, for what follows may hang
-        setup = pickle.loads(message)
-        consumer = _watch(setup["consumer"])
-        _prepare(setup)
-        make_sender, options = setup["transport"]
-        sender: Sender = make_sender(link, **options)
-        loop = ProcessLoop(link, sender)
-        if running is not None:
-            loop.running = running
-        loop.probe()
-        allocate_with(loop.allocate_array)
-        _listen(loop, consumer, bell)
-        try:
-            loop.run()
-        finally:
-            loop.close()
-    except BaseException as error:
-        words = traceback.format_exc()[-8000:]
-        with contextlib.suppress(OSError):
-            link.send(wire.LAST_WORDS + words.encode(errors="replace"))
-        if not isinstance(error, EOFError | ConnectionError):  # then the consumer is gone, most likely
-            raise
-    finally:
-        link.close()
-
-
-def _prepare(setup: dict[str, Any]) -> None:
-    """Make this process resemble its consumer."""
-    sys.path[:] = setup["path"]
-    sys.argv[:] = setup["argv"]
-    os.environ.clear()
-    os.environ.update(setup["environ"])
-    with contextlib.suppress(OSError):
-        os.chdir(setup["folder"])
-    words = setup["seed"].generator().integers(2**32, size=4, dtype=np.uint32)
-    np.random.seed(words)  # noqa: NPY002  # the state that generators use which know no other
-    random.seed(words.tobytes())
-
-
-def _watch(consumer: tuple[int, str]) -> int | None:
-    pid, started = consumer
-    descriptor = watch(pid)
-    if start_time(pid) != started:
-        raise EOFError
-    return descriptor
-
-
-def _listen(loop: ProcessLoop, consumer: int | None, bell: int) -> None:
-    """Start the thread that waits for the bell and for the end of the consumer."""
-    poll = select.poll()
-    poll.register(bell, select.POLLIN)
-    if consumer is not None:
-        poll.register(consumer, select.POLLIN)
-
-    def listen() -> None:
-        rung: set[int] = set()
-        while True:
-            # When the main thread is about to send anyway, look again a millisecond later whether it did.
-            for descriptor, _ in poll.poll(1 if rung else None):
-                # The consumer alone holds the other end of the bell; its end is that of the consumer.
-                if descriptor == consumer or not (numbers := os.read(bell, 4096)):
-                    os._exit(1)
-                rung.update(array("Q", numbers))
-            rung = {number for number in rung if not loop.answer(number)}
-
-    start_thread(threading.Thread(target=listen, name="pescador-listener", daemon=True))

@@ -33,10 +33,10 @@ from . import segment, wire
 from .codec import Record
 from .launch import Process
 from .link import Link
-from .process import ProcessBackend, Receiver
-from .process_worker import Sender
+from .process import ProcessBackend
 from .ring import ALIGNMENT, Allocator, Leases
 from .segment import Bytes
+from .transport import Receiver, Sender
 from .wire import NOWHERE, AnyExtent, Extent
 
 __all__ = ["RingReceiver", "RingSender", "ShmBackend"]

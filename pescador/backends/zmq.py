@@ -42,9 +42,9 @@ from .codec import Record
 from .errors import start_thread
 from .launch import Process
 from .link import Link, close_all
-from .process import ProcessBackend, Receiver
-from .process_worker import Sender
+from .process import ProcessBackend
 from .segment import Bytes
+from .transport import Receiver, Sender
 from .wire import AnyExtent, Extent
 
 __all__ = ["ZMQBackend", "ZMQReceiver", "ZMQSender"]

@@ -17,7 +17,7 @@ import sys
 
 import numpy as np  # noqa: F401  # imported once, for all workers
 
-from . import process_worker
+from . import process_main
 from .launch import ignore_interrupts, in_forked_child
 from .link import Link, close_all
 from .owner import watch
@@ -77,7 +77,7 @@ def _run(parent: int, link: int, bell: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-    process_worker.main(link, bell)
+    process_main.main(link, bell)
 
 
 def _reap(pid: int) -> str:

@@ -1,0 +1,114 @@
+"""What a worker process runs: it takes on what its consumer is like, and then obeys it.
+
+The main thread obeys commands and runs generators (see :mod:`.process_worker`). One more thread only
+waits: for the consumer to end, upon which it ends this process, and for the *bell*, which the consumer
+rings when it has waited for a stream for a while: then what is packed of it is sent, with all the rest,
+even if the main thread is inside a generator that takes its time. So an item is never kept from a consumer
+that waits for it, and no time is spent on that while the consumer is busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import random
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from array import array
+from typing import Any
+
+import numpy as np
+
+from ..memory import allocate_with
+from . import wire
+from .errors import start_thread
+from .launch import ignore_interrupts
+from .link import Link
+from .owner import start_time, watch
+from .process_worker import ProcessLoop
+from .stall import report_to
+from .transport import Sender
+
+__all__ = ["main"]
+
+
+def main(link_descriptor: int, bell: int) -> None:
+    """Run a worker in this process, which does nothing else, until it is told to stop."""
+    ignore_interrupts()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    link = Link(socket.socket(fileno=link_descriptor))
+    try:
+        received = link.receive()
+        assert received is not None
+        message, descriptors = received
+        running = report_to(descriptors[0]) if descriptors else None  # first, for what follows may hang
+        setup = pickle.loads(message)
+        consumer = _watch(setup["consumer"])
+        _prepare(setup)
+        make_sender, options = setup["transport"]
+        sender: Sender = make_sender(link, **options)
+        loop = ProcessLoop(link, sender)
+        if running is not None:
+            loop.running = running
+        loop.probe()
+        allocate_with(loop.allocate_array)
+        _listen(loop, consumer, bell)
+        try:
+            loop.run()
+        finally:
+            loop.close()
+    except BaseException as error:
+        words = traceback.format_exc()[-8000:]
+        with contextlib.suppress(OSError):
+            link.send(wire.LAST_WORDS + words.encode(errors="replace"))
+        if not isinstance(error, EOFError | ConnectionError):  # then the consumer is gone, most likely
+            raise
+    finally:
+        link.close()
+
+
+def _prepare(setup: dict[str, Any]) -> None:
+    """Make this process resemble its consumer."""
+    sys.path[:] = setup["path"]
+    sys.argv[:] = setup["argv"]
+    os.environ.clear()
+    os.environ.update(setup["environ"])
+    with contextlib.suppress(OSError):
+        os.chdir(setup["folder"])
+    words = setup["seed"].generator().integers(2**32, size=4, dtype=np.uint32)
+    np.random.seed(words)  # noqa: NPY002  # the state that generators use which know no other
+    random.seed(words.tobytes())
+
+
+def _watch(consumer: tuple[int, str]) -> int | None:
+    pid, started = consumer
+    descriptor = watch(pid)
+    if start_time(pid) != started:
+        raise EOFError
+    return descriptor
+
+
+def _listen(loop: ProcessLoop, consumer: int | None, bell: int) -> None:
+    """Start the thread that waits for the bell and for the end of the consumer."""
+    poll = select.poll()
+    poll.register(bell, select.POLLIN)
+    if consumer is not None:
+        poll.register(consumer, select.POLLIN)
+
+    def listen() -> None:
+        rung: set[int] = set()
+        while True:
+            # When the main thread is about to send anyway, look again a millisecond later whether it did.
+            for descriptor, _ in poll.poll(1 if rung else None):
+                # The consumer alone holds the other end of the bell; its end is that of the consumer.
+                if descriptor == consumer or not (numbers := os.read(bell, 4096)):
+                    os._exit(1)
+                rung.update(array("Q", numbers))
+            rung = {number for number in rung if not loop.answer(number)}
+
+    start_thread(threading.Thread(target=listen, name="pescador-listener", daemon=True))
