@@ -55,7 +55,7 @@ class ParallelStreamer(Streamer[T_co]):
         Number of workers.
     prefetch : int, optional
         How many items the background may be ahead of the consumer, at least 1. If not given, 16, or
-        more for small items: as many as fit in 4 MiB, up to 1024. The streams of one worker share that,
+        more for small items: as many as fit in 8 MiB, up to 1024. The streams of one worker share that,
         with at least 4 items each.
     timeout : float
         Seconds that :meth:`close` waits for a worker before it is terminated.

@@ -40,7 +40,7 @@ DEFAULT_WINDOW = 16
 MIN_WINDOW = 4
 
 MAX_WINDOW = 1024
-WINDOW_BYTES = 1 << 22
+WINDOW_BYTES = 1 << 23
 """Small items get a larger window: as many as fit in so many bytes, divided likewise."""
 
 

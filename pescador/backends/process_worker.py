@@ -33,11 +33,10 @@ __all__ = ["ProcessLoop"]
 
 T = TypeVar("T")
 
-# A pack is sent when it holds so much (or `pack_bytes` of small items) or is so old. While the consumer waits
-# for a stream of which the pack has nothing its age does not count, for to wake a consumer in vain costs more
-# than the items it would get.
+# A pack is sent when it holds so much, or as much as the transport says, or is so old. While the consumer
+# waits for a stream of which the pack has nothing its age does not count, for to wake a consumer in vain
+# costs more than the items it would get.
 PACK_ITEMS = 256
-PACK_RECORD_BYTES = 1 << 20
 PACK_SECONDS = 1e-3
 
 # Bodies of a pack that are more than this go through the memory of the transport, if there is one.
@@ -210,7 +209,7 @@ class ProcessLoop(WorkerLoop):
         with self.lock:
             self._add(number, schema.number | wire.SCATTERED, body)
             self._pack.n_record_bytes += schema.n_bytes
-            if self._pack.n_record_bytes >= PACK_RECORD_BYTES or number in self._rung:
+            if self._pack.n_record_bytes >= self._sender.pack_record_bytes or number in self._rung:
                 self._flush()
         # The arrays of an item that is begun when there is no room would have to be copied.
         self._wait_for(lambda: self._sender.has_room_for(placed))
@@ -242,7 +241,7 @@ class ProcessLoop(WorkerLoop):
             with self.lock:
                 pack = self._pack
                 pack.add_record(number, schema, record.extent)
-                if pack.n_record_bytes >= PACK_RECORD_BYTES or number in self._rung:
+                if pack.n_record_bytes >= self._sender.pack_record_bytes or number in self._rung:
                     self._flush()
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:

@@ -34,11 +34,14 @@ class Sender(ABC):
     small_bytes : int
         Items up to this size are packed into messages; a record of its own costs a larger one less.
     pack_bytes : int
-        So much is packed at most.
+        So much of small items is packed at most.
+    pack_record_bytes : int
+        A message is sent when the records to which it refers have so much.
     """
 
     small_bytes = 1 << 14
     pack_bytes = 1 << 15
+    pack_record_bytes = 1 << 20
 
     def __init__(self, link: Link) -> None:
         self.link = link

@@ -142,12 +142,14 @@ class ZMQBackend(ProcessBackend):
 class ZMQSender(Sender):
     """The worker's half."""
 
-    # A frame costs as much as to copy 500 kB.
+    # A frame costs as much as to copy 500 kB, and a message wakes four threads, one after the other.
     small_bytes = 1 << 17
     pack_bytes = 1 << 20
+    pack_record_bytes = 1 << 22
 
     def __init__(self, link: Link, address: str, secret: bytes, copy: bool) -> None:
         super().__init__(link)
+        _keep_freed_memory()
         self._context = _context(link)
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.plain_username = b"worker"
