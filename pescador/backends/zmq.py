@@ -142,7 +142,8 @@ class ZMQBackend(ProcessBackend):
 class ZMQSender(Sender):
     """The worker's half."""
 
-    # A frame costs as much as to copy 500 kB, and a message wakes four threads, one after the other.
+    # A frame costs as much as to copy 500 kB. A message wakes four threads, one after the other; but it is
+    # at most half of what streams may be ahead, for else nothing is made while it is under way.
     small_bytes = 1 << 17
     pack_bytes = 1 << 20
     pack_record_bytes = 1 << 22

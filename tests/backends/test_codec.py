@@ -20,7 +20,6 @@ from pescador.backends.codec import (
     Record,
     Schema,
 )
-from pescador.backends.pack import Pack
 from pescador.backends.ring import ALIGNMENT
 from pescador.backends.wire import NOWHERE
 from pescador.testing import Sample, assert_same, sample_items
@@ -246,44 +245,6 @@ def test_scattered_items_arrive_as_they_were():
 # that the bytes of an array are those that were sent is up to the memory.
 
 
-@given(st.binary(max_size=300))
-def test_random_bytes_are_no_message(data):
-    try:
-        entries = wire.entries(memoryview(data))
-    except PescadorError:
-        return
-    assert size_of(entries) <= len(data)
-
-
-def size_of(entries):
-    """Return the size of a message with these entries."""
-    sizes = [wire.ENTRY_SIZE + sum(map(len, bodies)) for _, _, bodies, _ in entries]
-    return wire.HEADER.size + sum(sizes)
-
-
-@given(st.integers(0, 2**16 - 1), st.binary(max_size=200))
-def test_a_message_of_fewer_entries_than_it_says_is_refused(n, data):
-    message = wire.HEADER.pack(wire.ITEMS, n, 0.0, 0, *NOWHERE) + data
-    if n * wire.ENTRY_SIZE > len(data):
-        with pytest.raises(PescadorError, match="broken message"):
-            wire.entries(memoryview(message))
-
-
-@given(st.binary(max_size=100))
-def test_random_bytes_are_no_table_of_extents(data):
-    try:
-        extents, end = wire.unpack_extents(data)
-    except PescadorError:
-        return
-    assert wire.pack_extents(extents) == data[:end]
-
-
-@given(st.lists(st.builds(wire.Extent, st.integers(1, 9), st.integers(0, 2**40), st.integers(0, 2**40))))
-def test_extents_arrive_as_they_were(extents):
-    table = wire.pack_extents(extents)
-    assert wire.unpack_extents(table + b"more") == (extents, len(table))
-
-
 @given(st.integers(1, 5), st.binary(max_size=100))
 def test_a_body_that_does_not_fit_its_schema_is_refused(number, data):
     connection = Connection()
@@ -384,55 +345,6 @@ def test_a_changed_head_of_a_pickle_is_refused(data):
 
 
 PICKLE_ERRORS = (ValueError, TypeError)  # what the constructor of an array says of a buffer of another size
-
-
-@given(st.data())
-def test_a_changed_message_is_refused_or_still_a_message(data):
-    items = st.tuples(
-        st.integers(1, 2), st.binary(max_size=30) | st.builds(wire.Extent, *[st.integers(1, 99)] * 3)
-    )
-    items = data.draw(st.lists(items, max_size=6))
-    pack = Pack()
-    for stream, body in items:
-        if isinstance(body, bytes):
-            pack.add(stream, 1, body)
-        else:
-            pack.add_record(stream, 1, body)
-    message = bytearray(pack.message(0.0, 0))
-    assert contents(wire.entries(memoryview(message))) == items
-    if data.draw(st.booleans()):
-        del message[data.draw(st.integers(0, len(message) - 1)) :]
-    else:
-        message[data.draw(st.integers(0, len(message) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    try:
-        entries = wire.entries(memoryview(message))
-    except PescadorError:
-        return
-    assert size_of(entries) <= len(message)
-
-
-def contents(entries):
-    """Return the stream, and the body or record, of each item."""
-    return [
-        (stream, extent if extent[0] else bytes(body))
-        for stream, _, bodies, extent in entries
-        for body in bodies
-    ]
-
-
-def test_items_of_one_kind_share_an_entry():
-    pack = Pack()
-    for _ in range(100):
-        pack.add(1, 1, b"ab")
-    message = pack.message(0.0, 0)
-    assert len(message) == wire.HEADER.size + wire.ENTRY_SIZE + 200
-    assert contents(wire.entries(memoryview(message))) == [(1, b"ab")] * 100
-
-
-def test_more_items_than_a_message_may_hold_are_refused():
-    entry = wire.ENTRY.pack(1, 1, 2**32 - 1, 0, *NOWHERE)
-    with pytest.raises(PescadorError, match="broken message"):
-        wire.entries(memoryview(wire.HEADER.pack(wire.ITEMS, 1, 0.0, 0, *NOWHERE) + entry))
 
 
 def test_a_schema_that_was_not_defined_is_refused():

@@ -237,7 +237,7 @@ consumer that waits for the next item; `timeout` is the argument of `ParallelStr
 
 TAIL = """
 A consumer that ends, is interrupted or is killed takes its workers along, in 2 s at most, on every backend
-and with every start method: `tests/faults/test_parents.py`.
+and with every start method: `tests/faults/test_parents.py` and `test_ctrl_c.py`.
 """
 
 
