@@ -58,7 +58,8 @@ CTRL_C_SECONDS = 1.0
 def in_slices(wait: Callable[[float], bool], timeout: float | None) -> bool:
     """Wait until `wait`, which takes seconds, has been successful; return whether it was, in time.
 
-    Not in one go, for a Ctrl-C that comes just before a system call does not interrupt it.
+    Not in one go, for a Ctrl-C that comes just before a system call does not interrupt it. A condition that
+    is notified just as a slice is over says that it was not, so `wait` has to look at what it is about.
     """
     deadline = math.inf if timeout is None else time.perf_counter() + timeout
     while (left := deadline - time.perf_counter()) > 0:
@@ -294,15 +295,19 @@ class WorkerHandle(ABC):
         The first thread that waits reads for all; the others wait for it to have read, and may then find
         nothing.
         """
+
+        def has_to_wait() -> bool:
+            return self._someone_reads and self._lacks(channel)
+
         started = time.perf_counter()
         reads = False
         try:
             with self._changed:
-                while self._someone_reads and self._lacks(channel):
+                while has_to_wait():
                     self._n_waiting += 1
                     self.ring(0)
                     try:
-                        in_slices(self._changed.wait, None)
+                        in_slices(lambda seconds: self._changed.wait(seconds) or not has_to_wait(), None)
                     finally:
                         self._n_waiting -= 1
                 if self._lacks(channel):

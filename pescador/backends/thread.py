@@ -75,7 +75,10 @@ class _ThreadHandle(WorkerHandle):
                 while self._lacks(channel):
                     self._loop.urgent = channel.number
                     quiet_since = time.perf_counter()
-                    if not in_slices(self._changed.wait, self.stall_timeout) and self._lacks(channel):
+                    if not in_slices(
+                        lambda seconds: self._changed.wait(seconds) or not self._lacks(channel),
+                        self.stall_timeout,
+                    ):
                         self.give_up(quiet_since)
             finally:
                 self._n_waiting -= 1
