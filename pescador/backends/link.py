@@ -15,12 +15,16 @@ import select
 import socket
 import struct
 import tempfile
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ..exceptions import PescadorError
 
-__all__ = ["MAX_MESSAGE", "Link"]
+__all__ = ["MAX_MESSAGE", "Link", "Naps"]
+
+T = TypeVar("T")
 
 # Bytes that go through the socket itself. Far below the default socket buffer (208 KiB on Linux),
 # so that some messages are always under way.
@@ -35,6 +39,11 @@ _CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _DONT_WAIT = int(socket.MSG_DONTWAIT)
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+
+# To wake a thread of another process takes up to 40 µs in a virtual machine. A nap takes about as much, and
+# the time for which it was asked and as long again.
+NAP_SECONDS = 50e-6
+NAPPING_SECONDS = 500e-6
 
 
 class Link:
@@ -165,6 +174,30 @@ class Link:
         """Read no more: from now on, sending fails for the other side."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RD)
+
+
+class Naps:
+    """Short waits for the other side, which it does not have to end.
+
+    Whoever sleeps until a message comes is woken by the one who sends it, in his time. One who looks
+    again after a nap costs the other nothing; but he costs himself more the longer it lasts, so this
+    is for waits that are short, as the last one was.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0.0  # seconds
+
+    def wait(self, look: Callable[[], T], sleep: Callable[[], T]) -> T:
+        """Return what `look`, which has found nothing, finds after a nap, or else what `sleep` does."""
+        started = time.perf_counter()
+        deadline = started + NAPPING_SECONDS if self._last < NAPPING_SECONDS else started
+        found = None
+        while not found and time.perf_counter() < deadline:
+            time.sleep(NAP_SECONDS)
+            found = look()
+        found = found or sleep()
+        self._last = time.perf_counter() - started
+        return found
 
 
 def close_all(descriptors: Sequence[int]) -> None:

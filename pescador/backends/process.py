@@ -12,7 +12,6 @@ import math
 import os
 import pickle
 import sys
-import time
 from abc import abstractmethod
 from typing import Any
 
@@ -24,7 +23,7 @@ from .base import Backend, Pool
 from .codec import PICKLED, Decoder
 from .errors import load_error
 from .launch import Launcher, Process, cannot_start, check_start_method, end
-from .link import Link, close_all
+from .link import Link, Naps, close_all
 from .owner import this_owner
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
 from .recipe import Recipe, Recipes
@@ -34,11 +33,6 @@ from .transport import MAX_EXTENTS, Receiver
 from .wire import NOWHERE, AnyExtent
 
 __all__ = ["ProcessBackend"]
-
-# How long a consumer tries before it sleeps: to wake it takes up to 40 µs of the worker's time, in a virtual
-# machine, and as long again until it runs. It does not try if it had to wait for longer the last time.
-SPIN_SECONDS = 100e-6
-MAX_SPINNING_WAIT = 1.5 * SPIN_SECONDS
 
 # How long a consumer sleeps until it rings the bell, for items that the worker has packed but not sent.
 BELL_MILLISECONDS = 2
@@ -184,7 +178,7 @@ class _ProcessHandle(WorkerHandle):
         self._receiver = receiver
         self._decoder = Decoder()
         self._n_received = 0
-        self._last_wait = 0.0  # seconds
+        self._naps = Naps()
         # A stream that has the worker for itself is kept there, and opened again as it is. Of many
         # streams, each comes when it is opened.
         self._keeps_recipes = keeps_recipes
@@ -217,6 +211,11 @@ class _ProcessHandle(WorkerHandle):
         elif command:
             self.command(*command)
 
+    def _return_many_released(self) -> None:
+        """Tell the worker which records were released, if it might wait for them."""
+        if self._receiver.n_released >= self._receiver.release_bound:
+            self._return_released()
+
     def open(self, channel: Channel[Any], recipe: Recipe, seed: Seed, max_iter: int | None) -> None:
         for buffer in recipe.shared():
             if buffer.number not in self._sent:
@@ -233,27 +232,26 @@ class _ProcessHandle(WorkerHandle):
     def read(self, timeout: float | None, number: int) -> bool:
         if self._is_deaf and not self.stalled:
             return False
-        started = time.perf_counter()
-        deadline = started + SPIN_SECONDS if self._last_wait < MAX_SPINNING_WAIT else started
         try:
-            while True:
-                if self._take_message():
-                    self._last_wait = time.perf_counter() - started
-                    return True
-                if time.perf_counter() > deadline:
-                    break
-            self._return_released("wait", self._n_received, number)
-            if not self._receiver.wait(BELL_MILLISECONDS):
-                self.ring(0 if self._n_waiting else number)
-                if not in_slices(lambda seconds: self._receiver.wait(math.ceil(1000 * seconds)), timeout):
-                    return False
-            self._last_wait = time.perf_counter() - started
-            if self._take_message() or not self.is_dead():
+            if self._take_message():
                 return True
+            self._receiver.collect()
+            self._return_many_released()
+            return self._naps.wait(self._take_message, lambda: self._sleep(timeout, number))
         except EOFError:
-            pass
-        self._take_what_is_left()
-        self._die()
+            self._take_what_is_left()
+            self._die()
+            return True
+
+    def _sleep(self, timeout: float | None, number: int) -> bool:
+        """Wait until a message wakes this thread, and take it; return False if none came in time."""
+        self._return_released("wait", self._n_received, number)
+        if not self._receiver.wait(BELL_MILLISECONDS):
+            self.ring(0 if self._n_waiting else number)
+            if not in_slices(lambda seconds: self._receiver.wait(math.ceil(1000 * seconds)), timeout):
+                return False
+        if not self._take_message() and self.is_dead():
+            raise EOFError
         return True
 
     def ring(self, number: int) -> None:
@@ -337,10 +335,8 @@ class _ProcessHandle(WorkerHandle):
 
     def _record(self, extent: AnyExtent) -> Bytes:
         self.statistics.bytes += extent[2]
-        receiver = self._receiver
-        memory = receiver.view(extent)
-        if receiver.n_released >= receiver.release_bound:
-            self._return_released()
+        memory = self._receiver.view(extent)
+        self._return_many_released()
         return memory
 
     def discard(self, entry: Any) -> None:

@@ -21,7 +21,7 @@ from ..exceptions import PescadorError, WorkerError
 from . import wire
 from .codec import Encoder, Layout, Record, Schema
 from .errors import dump_error
-from .link import Link, close_all
+from .link import Link, Naps, close_all
 from .pack import Pack
 from .recipe import Buffers
 from .segment import Bytes
@@ -33,10 +33,12 @@ __all__ = ["ProcessLoop"]
 
 T = TypeVar("T")
 
-# A pack is sent when it holds so much, or as much as the transport says, or is so old. While the consumer
-# waits for a stream of which the pack has nothing its age does not count, for to wake a consumer in vain
-# costs more than the items it would get.
+# A pack is sent when it holds so much, or as much as the transport says, or is so old. Of large items it
+# holds half of what streams may be ahead, for with more nothing would be made while it is under way. While
+# the consumer waits for a stream of which the pack has nothing its age does not count, for to wake a
+# consumer in vain costs more than the items it would get.
 PACK_ITEMS = 256
+PACK_RECORD_BYTES = 1 << 22
 PACK_SECONDS = 1e-3
 
 # Bodies of a pack that are more than this go through the memory of the transport, if there is one.
@@ -51,6 +53,7 @@ class ProcessLoop(WorkerLoop):
     def __init__(self, link: Link, sender: Sender) -> None:
         super().__init__()
         self._link = link
+        self._naps = Naps()
         self._sender = sender
         self._encoder = Encoder()
         self._buffers = Buffers()
@@ -69,7 +72,10 @@ class ProcessLoop(WorkerLoop):
     # Commands
 
     def next_command(self, block: bool) -> tuple[Any, ...] | None:
-        received = self._link.receive(block)
+        link = self._link
+        received = link.receive(block=False)
+        if received is None and block:
+            received = self._naps.wait(lambda: link.receive(block=False), link.receive)
         if received is None:
             return None
         message, descriptors = received
@@ -209,7 +215,7 @@ class ProcessLoop(WorkerLoop):
         with self.lock:
             self._add(number, schema.number | wire.SCATTERED, body)
             self._pack.n_record_bytes += schema.n_bytes
-            if self._pack.n_record_bytes >= self._sender.pack_record_bytes or number in self._rung:
+            if self._pack.n_record_bytes >= PACK_RECORD_BYTES or number in self._rung:
                 self._flush()
         # The arrays of an item that is begun when there is no room would have to be copied.
         self._wait_for(lambda: self._sender.has_room_for(placed))
@@ -241,7 +247,7 @@ class ProcessLoop(WorkerLoop):
             with self.lock:
                 pack = self._pack
                 pack.add_record(number, schema, record.extent)
-                if pack.n_record_bytes >= self._sender.pack_record_bytes or number in self._rung:
+                if pack.n_record_bytes >= PACK_RECORD_BYTES or number in self._rung:
                     self._flush()
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:

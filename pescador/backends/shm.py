@@ -282,7 +282,7 @@ class RingReceiver(Receiver):
         if ring is None or offset + n_bytes > len(ring) or offset % ALIGNMENT:
             raise WorkerError(f"a worker sent an item that is nowhere: {extent}")
         if len(self._leases.ended) >= COLLECT or self._n_leased + n_bytes > len(ring) // 2:
-            self._collect()
+            self.collect()
         if self._n_leased + n_bytes > len(ring) // 2:
             copy = np.empty(n_bytes, np.uint8)
             np.copyto(copy, ring[offset : offset + n_bytes])
@@ -296,10 +296,10 @@ class RingReceiver(Receiver):
             super().release(extent)
 
     def take_released(self) -> list[AnyExtent]:
-        self._collect()
+        self.collect()
         return super().take_released()
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
         for extent in self._leases.take_ended():
             self._n_leased -= extent[2]
             self.n_released += extent[2]

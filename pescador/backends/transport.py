@@ -35,13 +35,10 @@ class Sender(ABC):
         Items up to this size are packed into messages; a record of its own costs a larger one less.
     pack_bytes : int
         So much of small items is packed at most.
-    pack_record_bytes : int
-        A message is sent when the records to which it refers have so much.
     """
 
     small_bytes = 1 << 14
     pack_bytes = 1 << 15
-    pack_record_bytes = 1 << 20
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -131,6 +128,9 @@ class Receiver(ABC):
         """Take note that a record is no longer needed."""
         self._released.append(extent)
         self.n_released += extent[2]
+
+    def collect(self) -> None:
+        """Release the records of which the last user is gone, if they were not yet."""
 
     def take_released(self) -> list[AnyExtent]:
         """Return records that were released and of which the worker was not told yet."""

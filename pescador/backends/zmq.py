@@ -142,11 +142,9 @@ class ZMQBackend(ProcessBackend):
 class ZMQSender(Sender):
     """The worker's half."""
 
-    # A frame costs as much as to copy 500 kB. A message wakes four threads, one after the other; but it is
-    # at most half of what streams may be ahead, for else nothing is made while it is under way.
+    # A frame costs as much as to copy 500 kB.
     small_bytes = 1 << 17
     pack_bytes = 1 << 20
-    pack_record_bytes = 1 << 22
 
     def __init__(self, link: Link, address: str, secret: bytes, copy: bool) -> None:
         super().__init__(link)
