@@ -169,6 +169,9 @@ class Schema(Layout):
         if record.layout is not self:
             record.layout = self
             record.views = [field.view(record.memory) for field in self._fields]
+        if len(parts) == 1:  # without a loop, which would take as long as to copy 10 kB
+            record.views[0][...] = parts[0]
+            return
         for view, part in zip(record.views, parts):  # noqa: B905  # strict=True takes longer
             view[...] = part
 
