@@ -40,8 +40,7 @@ _DONT_WAIT = int(socket.MSG_DONTWAIT)
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 
-# To wake a thread of another process takes up to 40 µs in a virtual machine. A nap takes about as much, and
-# the time for which it was asked and as long again.
+# A nap takes twice as long as it was asked for, at least, and the waking up to 30 µs of one's own time.
 NAP_SECONDS = 50e-6
 NAPPING_SECONDS = 500e-6
 
@@ -179,9 +178,9 @@ class Link:
 class Naps:
     """Short waits for the other side, which it does not have to end.
 
-    Whoever sleeps until a message comes is woken by the one who sends it, in his time. One who looks
-    again after a nap costs the other nothing; but he costs himself more the longer it lasts, so this
-    is for waits that are short, as the last one was.
+    Whoever sleeps until a message comes has to be woken by its sender, whom that costs up to 40 µs in a
+    virtual machine. To look again after a nap costs the sender nothing, but oneself the more the longer it
+    lasts. So naps are for waits that are short, as the last one was.
     """
 
     def __init__(self) -> None:

@@ -230,6 +230,9 @@ class _ProcessHandle(WorkerHandle):
             self.command("forget", recipe.number)
 
     def read(self, timeout: float | None, number: int) -> bool:
+        if self._dead:
+            self._die()
+            return True
         if self._is_deaf and not self.stalled:
             return False
         try:
@@ -274,6 +277,17 @@ class _ProcessHandle(WorkerHandle):
         return number, f"worker process {pid}", f"It was ended. {words}"
 
     def _take_message(self) -> bool:
+        """Take a message, if there is one."""
+        try:
+            return self._take_next_message()
+        except EOFError:
+            raise
+        except BaseException as error:  # a Ctrl-C, most likely; without what was in hand nothing makes sense
+            self._dead = True
+            self._last_words = f"It is not used any more: a message was lost to a {type(error).__name__}."
+            raise
+
+    def _take_next_message(self) -> bool:
         received = self._receiver.receive()
         if received is None:
             return False

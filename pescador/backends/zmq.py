@@ -7,11 +7,15 @@ unpickled, and nothing is ever sent to those who connect. With the worker's firs
 removed, and from then on ZeroMQ lets nobody in, whatever he knows.
 
 Before the handshake is done, ZeroMQ holds one frame of a peer at most, and a frame has at most
-FRAME_BYTES. So what is longer travels in several, all in one multipart message::
+FRAME_BYTES. So what is longer travels in several::
 
     message    frames of FRAME_BYTES, and a shorter one, maybe empty, that ends it
-    record     frames of FRAME_BYTES, the last one may be shorter; its number is that of its first frame
+               one frame: the sizes of the records to which it refers, if there are any
+    record     messages of one frame of FRAME_BYTES each, the last one may be shorter
     record     ...
+
+The parts of a multipart message arrive only all together, so the frames of records are no such parts: each
+is copied to its place while the next one is on its way. Records are numbered as they are sent.
 
 A record begins with PADDING bytes. What libzmq allocates for a frame is aligned to 8 bytes, but not to 16;
 behind them it is, as arrays of any dtype need it. So a record in a single frame is delivered as it is.
@@ -28,6 +32,8 @@ import random
 import secrets
 import threading
 import time
+from array import array
+from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -65,6 +71,8 @@ N_THREADS = 5
 
 # Where ZeroMQ asks, within a context, whether to let somebody in.
 DOOR = "inproc://zeromq.zap.01"
+
+_NOTHING: Bytes = np.empty(0, np.uint8)
 
 
 class ZMQBackend(ProcessBackend):
@@ -153,13 +161,14 @@ class ZMQSender(Sender):
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.plain_username = b"worker"
         self._socket.plain_password = secret
+        self._socket.sndhwm = 0  # what streams may be ahead is bound enough, so nothing is half sent
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
         monitor = self._socket.get_monitor_socket(events)
         self._monitor = threading.Thread(target=_watch, args=(monitor, link), daemon=True)
         start_thread(self._monitor)
         self._socket.connect(address)
         self._copy = copy
-        self._n_frames = 0  # of records
+        self._n_records = 0
         self._lent: dict[int, Record] = {}  # by number
         self._spare: dict[int, list[Record]] = {}  # those that came back, by size
         self._n_bytes = 0  # of all these
@@ -171,9 +180,8 @@ class ZMQSender(Sender):
         return self.allocate_apart(n_bytes)
 
     def allocate_apart(self, n_bytes: int) -> Record:
-        number = self._n_frames + 1
-        self._n_frames += len(_starts(PADDING + n_bytes))
-        extent = Extent(number, 0, n_bytes)
+        self._n_records += 1
+        extent = Extent(self._n_records, 0, n_bytes)
         spare = self._spare.get(n_bytes)
         if spare:
             record = spare.pop()
@@ -183,7 +191,7 @@ class ZMQSender(Sender):
                 self._give_up_spare()
             self._n_bytes += n_bytes
             record = Record(extent, _padded(n_bytes)[PADDING:])
-        self._lent[number] = record
+        self._lent[extent.segment] = record
         self._under_way += n_bytes
         return record
 
@@ -201,22 +209,16 @@ class ZMQSender(Sender):
                 self._n_bytes -= n_bytes
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
-        frames: list[Any] = [message[start : start + FRAME_BYTES] for start in _starts(len(message) + 1)]
+        parts = [message[start : start + FRAME_BYTES] for start in _starts(len(message) + 1)]
+        if extents:
+            parts.append(array("Q", [extent.n_bytes for extent in extents]).tobytes())
+        self._socket.send_multipart(parts, copy=self._copy)
         for extent in extents:
             memory: Any = self._lent[extent.segment].memory.base
             whole = memory[-(PADDING + extent.n_bytes) :]
-            frames += [whole[start : start + FRAME_BYTES] for start in _starts(len(whole))]
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=self._copy)
-        except zmq.Again:
-            return False
+            for start in _starts(len(whole)):
+                self._socket.send(whole[start : start + FRAME_BYTES], copy=self._copy)
         return True
-
-    def wait_to_send(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLOUT)
-        poller.register(self.link.socket, zmq.POLLIN)
-        poller.poll()
 
     def close(self) -> None:
         self._socket.disable_monitor()
@@ -256,8 +258,12 @@ class ZMQReceiver(Receiver):
         self._socket = socket
         self._door = door
         self._secret = secret
-        self._n_frames = 0  # of records
-        self._frames: dict[int, zmq.Frame] = {}
+        self._message = b""
+        self._coming: deque[int] = deque()  # sizes of the records of this message that did not come yet
+        self._begun = _NOTHING  # the next of them,
+        self._n_bytes = 0  # and how much of it is there
+        self._n_records = 0
+        self._records: dict[int, Bytes] = {}
         self.release_bound = BUDGET // 8
         self._poller = zmq.Poller()
         for waited_for in (socket, door, link.socket, death):
@@ -266,20 +272,43 @@ class ZMQReceiver(Receiver):
 
     def receive(self) -> tuple[bytes, list[int]] | None:
         try:
-            # As bytes, for pyzmq swallows a Ctrl-C that comes when it frees a Frame.
-            part = message = self._socket.recv(zmq.NOBLOCK)
+            if not self._coming:
+                self._receive_message()
+            while self._coming:
+                self._receive_frame()
         except zmq.Again:
             return self.link.receive(block=False)
+        return self._message, []
+
+    def _receive_message(self) -> None:
+        # As bytes, for pyzmq swallows a Ctrl-C that comes when it frees a Frame.
+        part = message = self._socket.recv(zmq.NOBLOCK)
         if not self._door.closed:
             self._poller.unregister(self._door)
             self._door.close(0)
-        while len(part) == FRAME_BYTES and self._socket.rcvmore:
+        while len(part) == FRAME_BYTES:
             part = self._socket.recv()
             message += part
-        while self._socket.rcvmore:
-            self._n_frames += 1
-            self._frames[self._n_frames] = self._socket.recv(copy=False)
-        return message, []
+        self._message = message
+        if self._socket.rcvmore:
+            self._coming.extend(array("Q", self._socket.recv()))
+
+    def _receive_frame(self) -> None:
+        """Receive a frame of the record that comes next."""
+        frame = np.frombuffer(self._socket.recv(zmq.NOBLOCK, copy=False).buffer, np.uint8)
+        n_bytes = PADDING + self._coming[0]
+        if len(frame) == n_bytes and (frame.ctypes.data + PADDING) % ALIGNMENT == 0:
+            self._begun = frame
+        else:
+            if not self._n_bytes:
+                self._begun = _padded(self._coming[0])
+            self._begun[self._n_bytes : self._n_bytes + len(frame)] = frame
+        self._n_bytes += len(frame)
+        if self._n_bytes == n_bytes:
+            self._n_records += 1
+            self._records[self._n_records] = self._begun[PADDING:]
+            self._begun, self._n_bytes = _NOTHING, 0
+            self._coming.popleft()
 
     def wait(self, timeout: int) -> bool:
         deadline = time.monotonic() + timeout / 1000
@@ -299,36 +328,18 @@ class ZMQReceiver(Receiver):
         self._door.send_multipart([version, number, *status, b"", b""])
 
     def view(self, extent: AnyExtent) -> Bytes:
-        n_bytes = extent[2]
-        parts = [np.frombuffer(frame.buffer, np.uint8) for frame in self._take(extent)]
-        found = sum(map(len, parts)) - PADDING
-        if found != n_bytes:
-            raise WorkerError(f"a worker sent {found} bytes of a record of {n_bytes}")
+        memory = self._records.pop(extent[0], _NOTHING)
+        if len(memory) != extent[2]:
+            raise WorkerError(f"a worker sent {len(memory)} bytes of a record of {extent[2]}")
         super().release(extent)
-        if len(parts) == 1 and (parts[0].ctypes.data + PADDING) % ALIGNMENT == 0:
-            return parts[0][PADDING:]
-        whole = _padded(n_bytes)
-        for start, part in zip(_starts(len(whole)), parts, strict=True):
-            whole[start : start + FRAME_BYTES] = part
-        return whole[PADDING:]
+        return memory
 
     def release(self, extent: AnyExtent) -> None:
-        self._take(extent)
+        del self._records[extent[0]]
         super().release(extent)
 
-    def _take(self, extent: AnyExtent) -> list[zmq.Frame]:
-        """Return the frames of a record, which are then forgotten."""
-        number, _, n_bytes = extent
-        frames = []
-        for i in range(len(_starts(PADDING + n_bytes))):
-            frame = self._frames.pop(number + i, None)
-            if frame is None:
-                break
-            frames.append(frame)
-        return frames
-
     def close(self) -> None:
-        self._frames.clear()
+        self._records.clear()
         self._context.destroy(0)
 
 

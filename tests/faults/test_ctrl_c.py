@@ -1,10 +1,14 @@
 """Ctrl-C in the consumer, wherever it is."""
 
+import itertools
 import signal
 
 import pytest
 
-from ..kinds import KINDS, PROCESSES, every_process
+from pescador import ParallelStreamer, Streamer, WorkerError
+from pescador.backends import shm, wire, zmq
+
+from ..kinds import KINDS, PROCESSES, every_process, process_backends
 from .scripts import run
 
 # Each says "ready" when it is time for Ctrl-C.
@@ -140,3 +144,26 @@ def test_ctrl_c_while_the_interpreter_waits_for_workers_at_its_end(kind, tmp_pat
         assert not offspring.wait(0.2)
     assert output == ""
     assert errors.count("KeyboardInterrupt") == 1
+
+
+@process_backends
+def test_a_message_that_is_lost_to_ctrl_c_is_not_missing_in_silence(backend, monkeypatch):
+    receiver = {"shm": shm.RingReceiver, "zmq": zmq.ZMQReceiver}[backend]
+    receive = receiver.receive
+
+    def interrupted(self):
+        message = receive(self)
+        if message is not None and message[0].startswith(wire.ITEMS):
+            raise KeyboardInterrupt
+        return message
+
+    with ParallelStreamer(Streamer(itertools.count), backend) as stream:
+        items, others = stream.iterate(), stream.iterate()
+        assert [next(items), next(others)] == [0, 0]
+        with monkeypatch.context() as patched:
+            patched.setattr(receiver, "receive", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                list(items)
+        with pytest.raises(WorkerError, match="a message was lost to a KeyboardInterrupt"):
+            assert all(item == i for i, item in enumerate(others, 1))
+        assert list(itertools.islice(stream, 100)) == list(range(100))
