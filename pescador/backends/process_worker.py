@@ -103,7 +103,7 @@ class ProcessLoop(WorkerLoop):
 
     def obey_free(self, flat: bytes, *command: Any) -> None:
         """Take back memory, and obey the command that comes with that."""
-        self._sender.free(wire.RELEASED.iter_unpack(flat))
+        self._sender.free(wire.FLAT.iter_unpack(flat))
         if command:
             self.obey(*command)
 

@@ -30,9 +30,9 @@ __all__ = [
     "END",
     "ENTRY",
     "FAILURE",
+    "FLAT",
     "HEADER",
     "MAX_ITEMS",
-    "RELEASED",
     "AnyExtent",
     "Entry",
     "Extent",
@@ -74,12 +74,12 @@ AnyExtent = tuple[int, int, int]
 NOWHERE: Final = Extent(0, 0, 0)
 
 
-RELEASED: Final = struct.Struct("=QQQ")
-"""What a consumer returns: an extent, in the form of an array of integers."""
+FLAT: Final = struct.Struct("=QQQ")
+"""An extent, in the form of an array of integers."""
 
 
 def flat(extents: Iterable[AnyExtent]) -> bytes:
-    """Return what a consumer returns, as bytes, of which RELEASED makes extents again."""
+    """Return extents as bytes, of which FLAT makes extents again."""
     return array("Q", chain.from_iterable(extents)).tobytes()
 
 

@@ -10,12 +10,12 @@ Before the handshake is done, ZeroMQ holds one frame of a peer at most, and a fr
 FRAME_BYTES. So what is longer travels in several::
 
     message    frames of FRAME_BYTES, and a shorter one, maybe empty, that ends it
-               one frame: the sizes of the records to which it refers, if there are any
+               one frame: the numbers and sizes of the records to which it refers, if there are any
     record     messages of one frame of FRAME_BYTES each, the last one may be shorter
     record     ...
 
 The parts of a multipart message arrive only all together, so the frames of records are no such parts: each
-is copied to its place while the next one is on its way. Records are numbered as they are sent.
+is copied to its place while the next one is on its way.
 
 A record begins with PADDING bytes. What libzmq allocates for a frame is aligned to 8 bytes, but not to 16;
 behind them it is, as arrays of any dtype need it. So a record in a single frame is delivered as it is.
@@ -32,7 +32,6 @@ import random
 import secrets
 import threading
 import time
-from array import array
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
@@ -211,7 +210,7 @@ class ZMQSender(Sender):
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         parts = [message[start : start + FRAME_BYTES] for start in _starts(len(message) + 1)]
         if extents:
-            parts.append(array("Q", [extent.n_bytes for extent in extents]).tobytes())
+            parts.append(wire.flat(extents))
         self._socket.send_multipart(parts, copy=self._copy)
         for extent in extents:
             memory: Any = self._lent[extent.segment].memory.base
@@ -259,10 +258,9 @@ class ZMQReceiver(Receiver):
         self._door = door
         self._secret = secret
         self._message = b""
-        self._coming: deque[int] = deque()  # sizes of the records of this message that did not come yet
+        self._coming: deque[AnyExtent] = deque()  # records of this message that did not come yet
         self._begun = _NOTHING  # the next of them,
         self._n_bytes = 0  # and how much of it is there
-        self._n_records = 0
         self._records: dict[int, Bytes] = {}
         self.release_bound = BUDGET // 8
         self._poller = zmq.Poller()
@@ -291,22 +289,22 @@ class ZMQReceiver(Receiver):
             message += part
         self._message = message
         if self._socket.rcvmore:
-            self._coming.extend(array("Q", self._socket.recv()))
+            self._coming.extend(wire.FLAT.iter_unpack(self._socket.recv()))
 
     def _receive_frame(self) -> None:
         """Receive a frame of the record that comes next."""
         frame = np.frombuffer(self._socket.recv(zmq.NOBLOCK, copy=False).buffer, np.uint8)
-        n_bytes = PADDING + self._coming[0]
-        if len(frame) == n_bytes and (frame.ctypes.data + PADDING) % ALIGNMENT == 0:
+        number, _, n_bytes = self._coming[0]
+        end = PADDING + n_bytes
+        if len(frame) == end and (frame.ctypes.data + PADDING) % ALIGNMENT == 0:
             self._begun = frame
         else:
             if not self._n_bytes:
-                self._begun = _padded(self._coming[0])
+                self._begun = _padded(n_bytes)
             self._begun[self._n_bytes : self._n_bytes + len(frame)] = frame
         self._n_bytes += len(frame)
-        if self._n_bytes == n_bytes:
-            self._n_records += 1
-            self._records[self._n_records] = self._begun[PADDING:]
+        if self._n_bytes == end:
+            self._records[number] = self._begun[PADDING:]
             self._begun, self._n_bytes = _NOTHING, 0
             self._coming.popleft()
 

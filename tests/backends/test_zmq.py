@@ -166,6 +166,16 @@ def test_records_that_nobody_wants_are_dropped():
             assert receiver.take_released() == [extent]
 
 
+def test_a_record_that_was_never_sent_is_not_waited_for():
+    with halves() as (sender, receiver):
+        sender.allocate(F)
+        record = sender.allocate(50_000)
+        record.memory[:] = 7
+        assert sender.try_send(b"I", [record.extent])
+        received(receiver)
+        assert (receiver.view(record.extent) == 7).all()
+
+
 def test_memory_of_records_is_used_again_when_the_consumer_has_them():
     with halves() as (sender, receiver):
         places = set()
