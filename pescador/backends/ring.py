@@ -113,13 +113,14 @@ class Leases:
     def take_ended(self) -> list[Any]:
         """Return the records whose leases have ended since the last call."""
         records: list[Any] = []
-        try:
-            while True:
+        while self.ended:
+            try:
                 lease = self.ended.popleft()
-                del self._open[id(lease)]
-                records.append(lease.record)
-        except IndexError:  # there are no more
-            return records
+            except IndexError:  # another thread was faster
+                break
+            del self._open[id(lease)]
+            records.append(lease.record)
+        return records
 
 
 class _Lease(weakref.ref[Any]):

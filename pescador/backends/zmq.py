@@ -274,9 +274,10 @@ class ZMQReceiver(Receiver):
                 self._receive_message()
             while self._coming:
                 self._receive_frame()
+            return self._message, []
         except zmq.Again:
-            return self.link.receive(block=False)
-        return self._message, []
+            pass
+        return self.link.receive(block=False)
 
     def _receive_message(self) -> None:
         # As bytes, for pyzmq swallows a Ctrl-C that comes when it frees a Frame.

@@ -238,8 +238,8 @@ consumer that waits for the next item; `timeout` is the argument of `ParallelStr
 TAIL = """
 A consumer that ends, is interrupted or is killed takes its workers along, in 2 s at most, on every backend
 and with every start method: `tests/faults/test_parents.py` and `test_ctrl_c.py`. If Ctrl-C comes just as
-a message is received, that is lost: the other streams of its worker raise `WorkerError`, and the next iteration
-starts a new one.
+a message is received, that is lost: the other streams of its worker raise `WorkerError`, and the next
+iteration starts a new one.
 """
 
 
