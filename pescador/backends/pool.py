@@ -118,8 +118,8 @@ class Channel(Generic[T]):
 
     def __next__(self) -> T:
         try:
-            entry = self.queue.popleft()
-        except IndexError:
+            entry = self.queue.popleft() if self.queue else _NOTHING
+        except IndexError:  # another thread was faster
             entry = _NOTHING
         if entry is _NOTHING:  # not above, or all that is raised there would seem to come from the IndexError
             entry = self._wait()
