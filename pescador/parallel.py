@@ -146,8 +146,10 @@ class ParallelStreamer(Streamer[T_co]):
         active = self._enter()
         try:
             seed = cast("Context", active._context).seed()
+            _ = seed.entropy  # drawn now, in the consumer, if it was not yet
             source = cast("Streamer[T_co]", self.streamer)
-            pool = self._pool.get(seed)
+            pool = self._pool.get()
+            pool.begin(seed)
             if self.n_workers == 1:
                 stream: Iterator[T_co] = pool.open(source, seed, max_iter, self.prefetch)
             else:
@@ -310,12 +312,8 @@ class _PoolKeeper:
     def __reduce__(self) -> tuple[type[_PoolKeeper], tuple[Any, ...]]:
         return _PoolKeeper, self._recipe
 
-    def get(self, seed: Seed) -> Pool:
-        """Return the pool; if there is none that can be used, open one whose workers `seed` governs.
-
-        It is the seed of the stream that comes first, for a seed of its own would be one more drawn from
-        NumPy's global state than the same stream draws without workers.
-        """
+    def get(self) -> Pool:
+        """Return the pool; open one if there is none that can be used."""
         if self._pid != os.getpid():
             # This process was forked from the one whose pool it is. Nothing of it is touched here.
             self._lock = threading.Lock()
@@ -327,9 +325,7 @@ class _PoolKeeper:
                 self._pool = None
             if self._pool is None:
                 _, n_workers, timeout, stall_timeout, _ = self._recipe
-                self._pool = self._backend.open(
-                    n_workers, timeout=timeout, stall_timeout=stall_timeout, seed=seed
-                )
+                self._pool = self._backend.open(n_workers, timeout=timeout, stall_timeout=stall_timeout)
                 self._finalizer = weakref.finalize(self, _close, self._pool, self._pid)
             return self._pool
 

@@ -298,15 +298,13 @@ def views(x):
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_a_large_argument_is_shared_by_all_streams_that_have_it(backend, n_workers, monkeypatch):
     made = []
+    fill = recipe.Segment.fill
 
-    class Counted(recipe.SharedBuffer):
-        __slots__ = ()
+    def counted(segment):
+        made.append(segment.n_bytes)
+        fill(segment)
 
-        def __init__(self, number, memory, origin):
-            made.append(memory.nbytes)
-            super().__init__(number, memory, origin)
-
-    monkeypatch.setattr(recipe, "SharedBuffer", Counted)
+    monkeypatch.setattr(recipe.Segment, "fill", counted)
     x = np.arange(LARGE, dtype="f8")
     mux = RoundRobinMux([Streamer(first_values, x, i) for i in range(1, 6)])
     with ParallelStreamer(mux, backend, n_workers) as stream:

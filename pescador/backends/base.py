@@ -106,6 +106,13 @@ class Pool(ABC):
             How many items it may run ahead, at least 1; None leaves it to the backend.
         """
 
+    def begin(self, seed: Seed) -> None:
+        """Take note that the consumer begins an iteration, with this seed.
+
+        What recipes and their surroundings are now holds for the streams that it opens. Workers in
+        processes of their own seed their global generators from children of the seed.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """End all workers, and wait until they are gone."""
@@ -124,7 +131,7 @@ class Backend(ABC):
     """Opens pools. Its constructor takes the options of the backend, and checks them."""
 
     @abstractmethod
-    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
+    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None) -> Pool:
         """Open a pool.
 
         Parameters
@@ -136,8 +143,6 @@ class Backend(ABC):
         stall_timeout : float or None
             A worker that delivers nothing to a waiting consumer for so many seconds is given up: all its
             streams raise WorkerError. None: never.
-        seed : Seed
-            Workers in processes of their own seed their global generators from its children.
         """
 
 

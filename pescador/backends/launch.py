@@ -381,6 +381,11 @@ def _flush() -> None:
             file.flush()
 
 
+def search_path() -> list[str]:
+    """Return the entries of ``sys.path`` that Python itself would use."""
+    return [entry for entry in sys.path if isinstance(entry, str)]
+
+
 def python_command(code: str) -> list[str]:
     """Return the command line of an interpreter like this one, marked as ours."""
     if not sys.executable:

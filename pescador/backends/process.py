@@ -13,12 +13,13 @@ import os
 import pickle
 import sys
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from ..core import Streamer
 from ..exceptions import WorkerError
 from ..seeding import WORKER, Seed
-from . import wire
+from . import script, wire
 from .base import Backend, Pool
 from .codec import PICKLED, Decoder
 from .errors import load_error
@@ -26,11 +27,12 @@ from .launch import Launcher, Process, cannot_start, check_start_method, end
 from .link import Link, Naps, close_all
 from .owner import this_owner
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
-from .recipe import Recipe, Recipes
+from .recipe import Part, Recipe, Recipes, Segment
 from .segment import Bytes
 from .stall import STALL_SIGNAL, Report, process_state
 from .transport import MAX_EXTENTS, Receiver
 from .wire import NOWHERE, AnyExtent
+from .world import World
 
 __all__ = ["ProcessBackend"]
 
@@ -51,20 +53,25 @@ class ProcessBackend(Backend):
     def transport(self, link: Link, process: Process | None) -> tuple[Any, dict[str, Any], Any]:
         """Return the class of the Sender, its options, and a function that makes the Receiver."""
 
-    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
+    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None) -> Pool:
         """Start the workers, side by side."""
         try:
-            return self._open(n_workers, timeout, stall_timeout, seed)
+            return self._open(n_workers, timeout, stall_timeout)
         except OSError as error:
             raise cannot_start(error) from error
 
-    def _open(self, n_workers: int, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
+    def _open(self, n_workers: int, timeout: float, stall_timeout: float | None) -> Pool:
         launcher = Launcher(self.start_method)
         workers: list[WorkerHandle] = []
+        pid, _, started = this_owner().partition("-")
+        setup = {
+            "consumer": (int(pid), started),
+            "script": (script.names(), script.filename()),
+            "world": World(),
+        }
         try:
             for number in range(n_workers):
-                workers_seed = seed.child(WORKER, number)
-                workers.append(_start(self, launcher, workers_seed, n_workers == 1, stall_timeout))
+                workers.append(_start(self, launcher, number, setup, stall_timeout))
         except BaseException:
             _end(workers, launcher, timeout)
             raise
@@ -72,7 +79,11 @@ class ProcessBackend(Backend):
 
 
 def _start(
-    backend: ProcessBackend, launcher: Launcher, seed: Seed, alone: bool, stall_timeout: float | None
+    backend: ProcessBackend,
+    launcher: Launcher,
+    number: int,
+    setup: dict[str, Any],
+    stall_timeout: float | None,
 ) -> _ProcessHandle:
     report = None if stall_timeout is None else Report()
     link, workers_link = Link.pair()
@@ -81,20 +92,11 @@ def _start(
     try:
         process = launcher.start(workers_link, workers_bell, (link, bell))
         sender, options, make_receiver = backend.transport(link, process)
-        pid, _, started = this_owner().partition("-")
-        setup = {
-            "consumer": (int(pid), started),
-            "path": sys.path,
-            "argv": sys.argv,
-            "environ": dict(os.environ),
-            "folder": _folder(),
-            "seed": seed,
-            "transport": (sender, options),
-        }
+        setup = {**setup, "transport": (sender, options)}
         with contextlib.suppress(OSError):  # as of any command, see there
             link.send(pickle.dumps(setup, 5), () if report is None else (report.fileno(),))
         receiver = make_receiver(link, process.pidfd)
-        return _ProcessHandle(process, link, bell, receiver, alone, stall_timeout, report)
+        return _ProcessHandle(number, process, link, bell, receiver, setup["world"], stall_timeout, report)
     except BaseException:
         link.close()
         os.close(bell)
@@ -103,14 +105,6 @@ def _start(
         if process is not None:
             end([process], 0)
         raise
-
-
-def _folder() -> str:
-    """Return the working directory, for workers; the root if it was deleted."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return os.sep
 
 
 def _end(workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> None:
@@ -145,8 +139,27 @@ class _ProcessPool(WorkerPool):
         self._timeout = timeout
         self._recipes = Recipes()
 
+    def begin(self, seed: Seed) -> None:
+        self._recipes.begin()
+        self._drop()
+        world = World()
+        for worker in self.workers:
+            assert isinstance(worker, _ProcessHandle)
+            worker.begin(world, seed)
+
     def recipe(self, streamer: Streamer[Any]) -> Recipe:
-        return self._recipes.get(streamer)
+        recipe = self._recipes.make(streamer)
+        self._drop()
+        return recipe
+
+    def _drop(self) -> None:
+        """Have the workers drop what was given up."""
+        given_up = self._recipes.given_up
+        numbers = [given_up.popleft() for _ in range(len(given_up))]
+        if numbers:
+            for worker in self.workers:
+                assert isinstance(worker, _ProcessHandle)
+                worker.drop(numbers)
 
     def end_workers(self) -> None:
         _end(self.workers, self._launcher, self._timeout)
@@ -158,15 +171,18 @@ class _ProcessHandle(WorkerHandle):
 
     def __init__(
         self,
+        number: int,
         process: Process,
         link: Link,
         bell: int,
         receiver: Receiver,
-        keeps_recipes: bool,
+        world: World,
         stall_timeout: float | None,
         report: Report | None,
     ) -> None:
         super().__init__(stall_timeout)
+        self._number = number
+        self._world = world  # of which the worker knows
         self._report = report
         self._is_deaf = False  # it took no command for `stall_timeout`
         if stall_timeout is not None:
@@ -179,10 +195,7 @@ class _ProcessHandle(WorkerHandle):
         self._decoder = Decoder()
         self._n_received = 0
         self._naps = Naps()
-        # A stream that has the worker for itself is kept there, and opened again as it is. Of many
-        # streams, each comes when it is opened.
-        self._keeps_recipes = keeps_recipes
-        self._sent: set[int] = set()  # numbers of buffers and recipes
+        self._sent: set[int] = set()  # numbers of the segments and parts that the worker has
         self._last_words = ""
         self._dead = False
 
@@ -216,18 +229,31 @@ class _ProcessHandle(WorkerHandle):
         if self._receiver.n_released >= self._receiver.release_bound:
             self._return_released()
 
+    def begin(self, world: World, seed: Seed) -> None:
+        """Tell the worker that an iteration begins."""
+        if world != self._world:
+            self.command("world", world)
+            self._world = world
+        self.command("seed", seed.child(WORKER, self._number))
+
     def open(self, channel: Channel[Any], recipe: Recipe, seed: Seed, max_iter: int | None) -> None:
-        for buffer in recipe.shared():
-            if buffer.number not in self._sent:
-                self._sent.add(buffer.number)
-                self.command("buffer", buffer.number, buffer.n_bytes, descriptors=(buffer.fd,))
-        if recipe.number not in self._sent:
-            self.command("recipe", recipe.number, *recipe.message())
-            if self._keeps_recipes:
-                self._sent.add(recipe.number)
-        super().open(channel, recipe.number, seed, max_iter)
-        if not self._keeps_recipes:
-            self.command("forget", recipe.number)
+        self._supply(recipe.needs)
+        super().open(channel, recipe.data, seed, max_iter)
+
+    def _supply(self, needs: Iterable[Part | Segment]) -> None:
+        """Send what a recipe needs, and the worker does not have."""
+        for need in needs:
+            if need.number not in self._sent:
+                self._supply(need.needs)
+                self.command(*need.command(), descriptors=need.descriptors())
+                self._sent.add(need.number)  # only now, for another thread may need it, too
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Have the worker drop segments and parts, if it has them."""
+        dropped = self._sent.intersection(numbers)
+        if dropped:
+            self._sent -= dropped
+            self.command("drop", list(dropped))
 
     def read(self, timeout: float | None, number: int) -> bool:
         if self._dead:

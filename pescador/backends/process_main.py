@@ -12,20 +12,15 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import random
 import select
 import signal
 import socket
-import sys
 import threading
 import traceback
 from array import array
-from typing import Any
-
-import numpy as np
 
 from ..memory import allocate_with
-from . import wire
+from . import script, wire
 from .errors import start_thread
 from .launch import ignore_interrupts
 from .link import Link
@@ -49,7 +44,8 @@ def main(link_descriptor: int, bell: int) -> None:
         running = report_to(descriptors[0]) if descriptors else None  # first, for what follows may hang
         setup = pickle.loads(message)
         consumer = _watch(setup["consumer"])
-        _prepare(setup)
+        script.install(*setup["script"])
+        setup["world"].enter()
         make_sender, options = setup["transport"]
         sender: Sender = make_sender(link, **options)
         loop = ProcessLoop(link, sender)
@@ -70,19 +66,6 @@ def main(link_descriptor: int, bell: int) -> None:
             raise
     finally:
         link.close()
-
-
-def _prepare(setup: dict[str, Any]) -> None:
-    """Make this process resemble its consumer."""
-    sys.path[:] = setup["path"]
-    sys.argv[:] = setup["argv"]
-    os.environ.clear()
-    os.environ.update(setup["environ"])
-    with contextlib.suppress(OSError):
-        os.chdir(setup["folder"])
-    words = setup["seed"].generator().integers(2**32, size=4, dtype=np.uint32)
-    np.random.seed(words)  # noqa: NPY002  # the state that generators use which know no other
-    random.seed(words.tobytes())
 
 
 def _watch(consumer: tuple[int, str]) -> int | None:

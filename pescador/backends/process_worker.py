@@ -18,16 +18,18 @@ import numpy as np
 
 from ..core import Streamer
 from ..exceptions import PescadorError, WorkerError
+from ..seeding import Seed
 from . import wire
 from .codec import Encoder, Layout, Record, Schema
 from .errors import dump_error
 from .link import Link, Naps, close_all
+from .loading import Shelf
 from .pack import Pack
-from .recipe import Buffers
 from .segment import Bytes
 from .transport import Sender
 from .wire import NOWHERE, Extent
 from .worker import Stop, Unsendable, WorkerLoop, WorkerStream
+from .world import World, seed_globals
 
 __all__ = ["ProcessLoop"]
 
@@ -44,6 +46,9 @@ PACK_SECONDS = 1e-3
 # Bodies of a pack that are more than this go through the memory of the transport, if there is one.
 INLINE_BYTES = 1 << 12
 
+# Errors of a recipe that is loaded where not all is there of which it was made.
+_NOT_FOUND = AttributeError, ImportError
+
 ANY_STREAM = range(1, sys.maxsize)
 
 
@@ -56,8 +61,7 @@ class ProcessLoop(WorkerLoop):
         self._naps = Naps()
         self._sender = sender
         self._encoder = Encoder()
-        self._buffers = Buffers()
-        self._recipes: dict[int, Streamer[Any]] = {}
+        self._shelf = Shelf()
         # Guards the pack and what is sent, for the waiting thread sends when the bell rings.
         self.lock = threading.RLock()
         self._pack = Pack()
@@ -80,26 +84,30 @@ class ProcessLoop(WorkerLoop):
             return None
         message, descriptors = received
         command: tuple[Any, ...] = pickle.loads(message)
-        if command[0] == "buffer":
+        if command[0] == "segment":
             return (*command, descriptors.pop())
         close_all(descriptors)
         return command
 
-    def obey_buffer(self, number: int, n_bytes: int, fd: int) -> None:
-        """Take a buffer, to which recipes refer."""
-        self._buffers.add(number, n_bytes, fd)
+    def obey_segment(self, number: int, n_bytes: int, fd: int) -> None:
+        """Take shared memory, to which recipes refer."""
+        self._shelf.add_segment(number, n_bytes, fd)
 
-    def obey_recipe(self, number: int, data: bytes | int, places: list[tuple[int, bool]]) -> None:
-        """Take a recipe, to which an ``open`` refers."""
-        try:
-            self._recipes[number] = self._buffers.load(data, places)
-        except BaseException as error:
-            failure = WorkerError(
-                f"a recipe can't be loaded in worker process {os.getpid()}: {type(error).__name__}: {error}. "
-                "Is everything that it imports importable there?"
-            )
-            failure.__cause__ = error
-            self._recipes[number] = _Unloadable(failure)
+    def obey_part(self, number: int, data: bytes) -> None:
+        """Take a pickle, to which recipes refer."""
+        self._shelf.add_part(number, data)
+
+    def obey_drop(self, numbers: Sequence[int]) -> None:
+        """Drop segments and parts to which no recipe refers any more."""
+        self._shelf.drop(numbers)
+
+    def obey_world(self, world: World) -> None:
+        """Resemble the consumer, which an iteration begins."""
+        world.enter()
+
+    def obey_seed(self, seed: Seed) -> None:
+        """Seed the global generators for an iteration."""
+        seed_globals(seed)
 
     def obey_free(self, flat: bytes, *command: Any) -> None:
         """Take back memory, and obey the command that comes with that."""
@@ -123,20 +131,20 @@ class ProcessLoop(WorkerLoop):
             return not self._waited_for or self._waited_for in self._pack.streams
         return time.perf_counter() - self._flushed > PACK_SECONDS
 
-    def load(self, recipe: int) -> Streamer[Any]:
+    def load(self, recipe: bytes) -> Streamer[Any]:
         self._sender.prepare()
-        streamer = self._recipes[recipe]
-        if isinstance(streamer, _Unloadable):
-            raise streamer.error
-        return streamer
-
-    def obey_forget(self, number: int) -> None:
-        """Drop a recipe."""
-        self._recipes.pop(number, None)
+        try:
+            return self._shelf.load(recipe)
+        except BaseException as error:
+            hint = " Is everything that it imports importable there?" if isinstance(error, _NOT_FOUND) else ""
+            raise WorkerError(
+                f"a recipe can't be loaded in worker process {os.getpid()}: "
+                f"{type(error).__name__}: {error}.{hint}"
+            ) from error
 
     def close(self) -> None:
         """Drop all recipes, and with them the pools of those that run in the background themselves."""
-        self._recipes.clear()
+        self._shelf.clear()
         with self.lock:  # the listener may be about to send
             self._begin_pack()
             self._sender.close()
@@ -331,11 +339,3 @@ class ProcessLoop(WorkerLoop):
         self._pack = Pack()
         self._flushed = time.perf_counter()
         self._rung = ()
-
-
-class _Unloadable(Streamer[Any]):
-    """Stands for a recipe that could not be loaded."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(())
-        self.error = error

@@ -26,7 +26,7 @@ __all__ = ["ThreadBackend"]
 class ThreadBackend(Backend):
     """Runs streams in threads."""
 
-    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None, seed: Seed) -> Pool:
+    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None) -> Pool:
         """Open a pool; its threads start with their first stream."""
         return _ThreadPool([_ThreadHandle(timeout, stall_timeout) for _ in range(n_workers)])
 
