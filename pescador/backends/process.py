@@ -81,9 +81,8 @@ def _start(
     try:
         process = launcher.start(workers_link, workers_bell, (link, bell))
         sender, options, make_receiver = backend.transport(link, process)
-        pid, _, started = this_owner().partition("-")
         setup = {
-            "consumer": (int(pid), started),
+            "consumer": str(this_owner()),
             "path": sys.path,
             "argv": sys.argv,
             "environ": dict(os.environ),

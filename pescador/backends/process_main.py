@@ -29,7 +29,7 @@ from . import wire
 from .errors import start_thread
 from .launch import ignore_interrupts
 from .link import Link
-from .owner import start_time, watch
+from .owner import is_dead, parse, this_owner, watch
 from .process_worker import ProcessLoop
 from .stall import report_to
 from .transport import Sender
@@ -85,10 +85,13 @@ def _prepare(setup: dict[str, Any]) -> None:
     random.seed(words.tobytes())
 
 
-def _watch(consumer: tuple[int, str]) -> int | None:
-    pid, started = consumer
-    descriptor = watch(pid)
-    if start_time(pid) != started:
+def _watch(token: str) -> int | None:
+    """Return what tells of the end of the consumer; None where the ends of link and bell must do."""
+    consumer = parse(token)
+    if consumer is None or consumer.pid_namespace != this_owner().pid_namespace:
+        return None  # its number is that of another process here
+    descriptor = watch(consumer.pid)
+    if is_dead(consumer):  # then the descriptor may be of a process that came to its number
         raise EOFError
     return descriptor
 
