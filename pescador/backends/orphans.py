@@ -32,7 +32,8 @@ MARK = "pescador-worker-"
 PROGRAM = "import sys; sys.path[:] = "
 """Start of what their interpreter runs."""
 
-PATIENCE = 2.0  # seconds in which workers end with their consumer, or when they are killed
+PATIENCE = 2.0  # seconds in which workers end with their consumer
+DYING_SECONDS = 2.0  # in which one that was killed is gone, unless the kernel does not let it go
 
 _logger = logging.getLogger("pescador")
 
@@ -121,7 +122,7 @@ def _reclaim_processes(dry_run: bool) -> list[int]:
         for descriptor in pids:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        return [pids[descriptor] for descriptor in _ended(pids, PATIENCE)]
+        return [pids[descriptor] for descriptor in _ended(pids, DYING_SECONDS)]
 
 
 def _ended(descriptors: dict[int, int], seconds: float) -> list[int]:

@@ -171,4 +171,11 @@ class Host:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
-                process.kill()
+                self.kill()
+
+    def kill(self) -> None:
+        """End it and its workers at once, if it still runs."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
