@@ -75,7 +75,9 @@ def examine(timeout: float) -> Generator[Finding]:
 
 
 def _system(name: str) -> Finding:
-    return Finding("ok", name, f"{platform.platform()}, Python {platform.python_version()}")
+    # What platform.platform() says as well may come from another program, that it would have to start.
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return Finding("ok", name, f"{system}, Python {platform.python_version()}")
 
 
 def _shared_memory(name: str) -> Finding:

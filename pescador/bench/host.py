@@ -178,4 +178,5 @@ class Host:
         if self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+        with self._process:  # which closes its pipes
             self._process.wait()
