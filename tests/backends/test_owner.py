@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pescador.backends import owner
+from pescador.backends.launch import _offspring
 from pescador.backends.owner import Owner, is_dead, parse, pids_are_ours, start_time, this_owner
 from pescador.backends.process_main import _watch
+from pescador.backends.stall import process_state
 
 from ..kinds import ROOT
 from ..worlds import WORLDS, run_in
@@ -189,6 +191,26 @@ def test_a_proc_that_does_not_tell_of_namespaces_is_taken_for_ours(monkeypatch, 
     assert start_time(os.getpid()) == "t22"
     (folder / "stat").write_text("of another form")
     assert start_time(os.getpid()) == ""
+
+
+@linux
+def test_of_processes_in_a_proc_of_others_nothing_is_said_and_none_is_ended(monkeypatch, tmp_path):
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        assert process_state(child.pid) != "in an unknown state"
+        assert [process.pid for process in _offspring(os.getpid()) if process.pid == child.pid]
+        monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+        assert process_state(child.pid) == "in an unknown state"
+        assert _offspring(os.getpid()) == []
+
+
+@pytest.mark.parametrize("error", [OSError(13, "hidden"), IndexError("list index"), psutil.AccessDenied(1)])
+def test_a_psutil_that_stumbles_harms_nobody(error, monkeypatch):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(psutil, "Process", fail)
+    assert process_state(os.getpid()) == "in an unknown state"
+    assert _offspring(os.getpid()) == []
 
 
 # What a worker makes of its consumer
