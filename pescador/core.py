@@ -472,5 +472,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, str | bytes | int | float | complex | None):
         text = repr(value)
         return text if len(text) <= 40 else text[:37] + "..."
+    if value is RNG:
+        return repr(value)
     name = getattr(value, "__qualname__", None)
     return name if isinstance(name, str) else f"<{type(value).__name__}>"

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from .backends import orphans, segment
 from .backends.launch import START_METHODS, python_command
 from .backends.shm import MAX_RING_BYTES
 from .core import Streamer
+from .interrupts import interrupts_held
 from .parallel import ParallelStreamer
 
 __all__ = ["Finding", "examine", "trial"]
@@ -53,17 +54,33 @@ class Finding(NamedTuple):
         return f"{line}{'' if line[-1] in '.?' else '.'} {self.remedy}"
 
 
-def examine(timeout: float) -> Iterator[Finding]:
+def examine(timeout: float) -> Generator[Finding]:
     """Check everything, and give a trial so many seconds."""
-    yield Finding("ok", "system", f"{platform.platform()}, Python {platform.python_version()}")
-    checks: list[Callable[[], Finding]] = [_shared_memory, _memory, _descriptors, _processes, _leftovers]
-    for check in checks:
-        yield check()
+    checks: dict[str, Callable[[str], Finding]] = {
+        "system": _system,
+        "shared memory": _shared_memory,
+        "memory": _memory,
+        "descriptors": _descriptors,
+        "processes": _processes,
+        "leftovers": _leftovers,
+    }
+    for name, check in checks.items():
+        try:
+            finding = check(name)
+        except Exception as error:  # /proc or a limit is missing, hidden or of another form
+            remedy = "What the trials below say counts"
+            finding = Finding("warn", name, f"unknown: {type(error).__name__}: {error}", remedy)
+        yield finding
     yield from _trials(timeout)
 
 
-def _shared_memory() -> Finding:
-    name = "shared memory"
+def _system(name: str) -> Finding:
+    # What platform.platform() says as well may come from another program, that it would have to start.
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    return Finding("ok", name, f"{system}, Python {platform.python_version()}")
+
+
+def _shared_memory(name: str) -> Finding:
     free = segment.free_bytes()
     if free is None:
         state: Literal["ok", "fail"] = "fail" if sys.platform == "linux" else "ok"
@@ -77,12 +94,12 @@ def _shared_memory() -> Finding:
     return Finding("warn" if free < LITTLE_SHARED_MEMORY else "ok", name, figure, remedy)
 
 
-def _memory() -> Finding:
+def _memory(name: str) -> Finding:
     memory = psutil.virtual_memory()
     found = [(memory.available, f"{_size(memory.available)} free of {_size(memory.total)}")]
     for folder in _cgroup_folders("memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            limit = _number(f"{folder}/{name}")
+        for file in ("memory.max", "memory.limit_in_bytes"):
+            limit = _number(f"{folder}/{file}")
             if limit is not None and limit < memory.total:
                 found.append((limit, f"{_size(limit)} for the container or job (cgroup)"))
     limit = _soft_limit("RLIMIT_AS")
@@ -90,19 +107,19 @@ def _memory() -> Finding:
         found.append((limit, f"{_size(limit)} of addresses for a process (ulimit -v)"))
     n_bytes, figure = min(found)
     state: Literal["ok", "warn"] = "warn" if n_bytes < LITTLE_MEMORY else "ok"
-    return Finding(state, "memory", figure, "Raise the limit, or use fewer workers and a smaller ring_bytes")
+    return Finding(state, name, figure, "Raise the limit, or use fewer workers and a smaller ring_bytes")
 
 
-def _descriptors() -> Finding:
+def _descriptors(name: str) -> Finding:
     limit = _soft_limit("RLIMIT_NOFILE")
     if limit is None:
-        return Finding("ok", "descriptors", "no limit")
+        return Finding("ok", name, "no limit")
     state: Literal["ok", "warn"] = "warn" if limit < FEW_DESCRIPTORS else "ok"
     figure = f"{limit:,} may be open in a process (ulimit -n)"
-    return Finding(state, "descriptors", figure, "A worker takes up to 16. Raise it: ulimit -n 4096")
+    return Finding(state, name, figure, "A worker takes up to 16. Raise it: ulimit -n 4096")
 
 
-def _processes() -> Finding:
+def _processes(name: str) -> Finding:
     found = []
     for folder in _cgroup_folders("pids"):
         used, limit = _number(f"{folder}/pids.current"), _number(f"{folder}/pids.max")
@@ -113,18 +130,18 @@ def _processes() -> Finding:
         used = sum(_threads_of_this_user())
         found.append((limit - used, f"{used:,} of {limit:,} of this user (ulimit -u)"))
     if not found:
-        return Finding("ok", "processes", "no limit")
+        return Finding("ok", name, "no limit")
     room, figure = min(found)
     state: Literal["ok", "warn"] = "warn" if room < FEW_PROCESSES else "ok"
     remedy = "A worker is a process of two threads. Raise it (ulimit -u, docker run --pids-limit)"
-    return Finding(state, "processes", f"{figure}, threads included", remedy)
+    return Finding(state, name, f"{figure}, threads included", remedy)
 
 
-def _leftovers() -> Finding:
+def _leftovers(name: str) -> Finding:
     found = orphans.reclaim(dry_run=True)
     if not found:
-        return Finding("ok", "leftovers", "none")
-    return Finding("warn", "leftovers", ", ".join(found), "Remove them: python -m pescador clean")
+        return Finding("ok", name, "none")
+    return Finding("warn", name, ", ".join(found), "Remove them: python -m pescador clean")
 
 
 def _threads_of_this_user() -> Iterator[int]:
@@ -180,13 +197,15 @@ def _trials(timeout: float) -> Iterator[Finding]:
     try:
         for backend, method in kinds:
             name = backend if method is None else f"{backend}, {method}"
-            running.append((name, _start_trial(backend, method)))
+            with interrupts_held():
+                running.append((name, _start_trial(backend, method)))
         for name, process in running:
             yield _verdict(name, process, timeout, started + timeout)
     finally:
-        for _, process in running:
-            if isinstance(process, subprocess.Popen):
-                _kill(process)
+        with interrupts_held():
+            for _, process in running:
+                if isinstance(process, subprocess.Popen):
+                    _kill(process)
 
 
 def _start_trial(backend: str, method: str | None) -> subprocess.Popen[str] | Exception:
@@ -222,10 +241,13 @@ def _verdict(
 
 def _kill(process: subprocess.Popen[str]) -> None:
     """End a trial that still runs, with its workers."""
+    assert process.stdout is not None
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel does not let it go
+            process.wait(5)
+    process.stdout.close()
 
 
 def trial(backend: str, method: str | None) -> int:

@@ -167,6 +167,8 @@ def test_a_stream_that_fails_everywhere_is_an_error_with_its_traceback(folder, c
         (["--workers", "0"], "n_workers must be"),
         (["--step", "2"], "a stream of yours"),
         (["mystreams:finite", "--step", "-1"], "at least 0"),
+        (["mystreams:finite", "--step", "nan"], "at least 0"),
+        (["mystreams:finite", "--step", "inf"], "at least 0"),
         (["--json", "nowhere/a.json"], "there is no folder"),
     ],
 )

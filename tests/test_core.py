@@ -265,6 +265,9 @@ def test_streamable_takes_only_a_function():
 
 
 def test_repr_names_the_recipe_and_shows_no_data():
+    assert (
+        repr(Streamer(numbers, 5, RNG, start=RNG)) == "Streamer(numbers, 5, pescador.RNG, start=pescador.RNG)"
+    )
     shown = repr(Streamer(numbers, 5, start=np.zeros(9)))
     assert shown == "Streamer(numbers, 5, start=<ndarray>)"
     assert repr(countdown(5)) == "Streamer(countdown, 5)"

@@ -9,8 +9,10 @@ import pytest
 
 from pescador import backends, doctor
 from pescador.__main__ import main
+from pescador.backends.owner import this_owner
 
 from .kinds import PATIENCE, ROOT, START_METHODS, Gone
+from .worlds import WORLDS, run_in
 
 LIMITS = ["system", "shared memory", "memory", "descriptors", "processes", "leftovers"]
 TRIALS = [*(f"shm, {method}" for method in START_METHODS), "serial", "thread", "zmq"]
@@ -77,7 +79,7 @@ def test_too_few_descriptors_are_a_failure_with_the_reason():
 
 
 def test_a_tiny_shared_memory_fails_shm_alone_and_leftovers_are_shown_and_left():
-    left = "pescador-999999999-1-abcd"
+    left = f"pescador-{this_owner()._replace(pid=999_999_999)}-0123abcd"
     code, lines = run(*in_a_container(65536, left))
     assert code == 1
     assert lines["shared memory"][0] == "warn"
@@ -124,12 +126,43 @@ def test_a_trial_that_crashes_is_told_by_its_exit_code(monkeypatch):
     assert [finding.figure for finding in findings] == ["the trial ended with exit code -9"] * len(TRIALS)
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "line"),
+    [
+        (doctor.platform, "release", "system"),
+        (os, "statvfs", "shared memory"),
+        (doctor.psutil, "virtual_memory", "memory"),
+        (resource, "getrlimit", "descriptors"),
+        (doctor, "_cgroup_folders", "processes"),
+        (doctor.orphans, "reclaim", "leftovers"),
+    ],
+)
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "none"), AttributeError("none"), ValueError("none")])
+def test_what_cannot_be_found_out_is_a_warning(module, name, line, error, monkeypatch):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(doctor, "_trials", lambda timeout: iter(()))
+    monkeypatch.setattr(module, name, fail)
+    findings = {finding.name: finding for finding in doctor.examine(7)}
+    assert list(findings) == LIMITS
+    assert findings[line].state in ("warn", "fail")
+
+
+@pytest.mark.parametrize("world", ["no /proc", "/proc of another pid namespace"])
+def test_the_doctor_works_in_every_world(world):
+    done = run_in(WORLDS[world], *COMMAND)
+    lines = done.stdout.splitlines()
+    assert [line[6:22].strip() for line in lines] == LIMITS + TRIALS
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_exit_code_counts_failures_not_warnings(monkeypatch, capsys):
     warning = doctor.Finding("warn", "memory", "5 KiB free", "Buy some")
     failure = doctor.Finding("fail", "zmq", "no port?")
-    monkeypatch.setattr(doctor, "examine", lambda timeout: iter([warning]))
+    monkeypatch.setattr(doctor, "examine", lambda timeout: (finding for finding in [warning]))
     assert main(["doctor"]) == 0
-    monkeypatch.setattr(doctor, "examine", lambda timeout: iter([failure, warning]))
+    monkeypatch.setattr(doctor, "examine", lambda timeout: (finding for finding in [failure, warning]))
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines()[1:] == [
         "fail  zmq              no port? See the limits above",
@@ -158,7 +191,7 @@ def test_limits_of_a_container_are_read(version, monkeypatch, tmp_path):
     (pids_root / "pids.max").write_text("70\n")
     (pids_root / "pids.current").write_text("60\n")
     monkeypatch.setattr(doctor, "CGROUPS", str(tmp_path))
-    memory, processes = doctor._memory(), doctor._processes()
+    memory, processes = doctor._memory("memory"), doctor._processes("processes")
     assert (memory.state, processes.state) == ("warn", "warn")
     assert memory.figure == "512.0 MiB for the container or job (cgroup)"
     assert processes.figure == "60 of 70 in the container or job (cgroup), threads included"

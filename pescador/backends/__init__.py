@@ -24,7 +24,7 @@ codec.py     items as bytes
 errors.py    exceptions as bytes
 segment.py   shared memory
 ring.py      the ring buffer in it
-owner.py     pid and start time of a process
+owner.py     who owns a process or a segment, and whether that is dead
 stall.py     what a worker was doing when it stalled
 orphans.py   reclaiming what a killed process left
 

@@ -34,8 +34,8 @@ import psutil
 
 from ..exceptions import ParameterError, PescadorError
 from .link import Link
-from .orphans import MARK, reclaim_once
-from .owner import this_owner, watch
+from .orphans import command_line, reclaim_once
+from .owner import pids_are_ours, this_owner, watch
 from .stall import process_state
 
 __all__ = ["START_METHODS", "Process", "cannot_start", "check_start_method", "end", "python_command"]
@@ -392,8 +392,7 @@ def python_command(code: str) -> list[str]:
         raise PescadorError(
             "this program has no Python interpreter to start workers with; use start_method='fork'"
         )
-    code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
-    return [sys.executable, *_args_from_interpreter_flags(), "-c", code, MARK + this_owner()]
+    return command_line([sys.executable, *_args_from_interpreter_flags()], sys.path, code)
 
 
 def end(
@@ -410,14 +409,15 @@ def end(
             if signal_number == signal.SIGTERM:
                 process.kill(signal.SIGCONT)  # one that is stopped would not see the other signal
         for child in offspring:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):
                 child.send_signal(min(signal_number, signal.SIGTERM))
                 child.send_signal(signal.SIGCONT)
         left = [process for process in left if not process.wait(seconds)]
 
 
 def _offspring(pid: int) -> list[psutil.Process]:
+    """Return what a process has started; nothing where that cannot be told."""
     try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
+        return psutil.Process(pid).children(recursive=True) if pids_are_ours() else []
+    except Exception:
         return []

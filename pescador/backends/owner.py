@@ -1,45 +1,120 @@
-"""Who owns a process or a segment: pid and start time, because pids are used again."""
+"""Who owns a process or a segment.
+
+A number of a process says little: it is used again, it means another process in another pid namespace
+(a container), and it does not outlive a boot. So an *owner* is a number together with all that makes it
+unique, and written as a *token* in command lines of workers and in names of segments::
+
+    <pid>-<start time>-<pid namespace>-<time namespace>-<boot>
+
+What this process cannot find out about itself is empty there. A start time has a letter for its form, since
+those of two forms tell nothing about each other, and is shifted by a time namespace.
+
+That an owner is dead must be proven (:func:`is_dead`), for who is thought dead has its workers killed. In
+doubt it lives. Looking never fails: what is missing, hidden, unreadable or not as expected is unknown.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
+import sys
+from typing import NamedTuple
 
 import psutil
 
-__all__ = ["owner_is_alive", "start_time", "this_owner", "watch"]
+__all__ = ["Owner", "is_dead", "parse", "pids_are_ours", "start_time", "this_owner", "watch"]
 
-_this: tuple[int, str] | None = None
+_NUMBER = "(?:0|[1-9][0-9]{0,19})"
+_TOKEN = re.compile(
+    rf"([1-9][0-9]{{0,8}})-([tp]{_NUMBER}|)-({_NUMBER}|)-({_NUMBER}|)-([0-9a-f]{{32}}|)"  # as in Owner
+)
+
+_this: Owner | None = None
+
+
+class Owner(NamedTuple):
+    """A process, told apart from all others. Text is empty where it is unknown."""
+
+    pid: int
+    started: str
+    """``t`` and clock ticks since boot (Linux), or ``p`` and seconds since 1970 (psutil, elsewhere)."""
+    pid_namespace: str
+    time_namespace: str
+    boot: str
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+
+def parse(token: str) -> Owner | None:
+    """Return the owner that a token names; None if this is not exactly a token."""
+    match = _TOKEN.fullmatch(token)
+    return Owner(int(match[1]), *match.groups()[1:]) if match else None
+
+
+def this_owner() -> Owner:
+    """Return this process."""
+    global _this
+    if _this is None or _this.pid != os.getpid():
+        pid = os.getpid()
+        _this = Owner(pid, start_time(pid), _namespace("pid"), _namespace("time"), _boot())
+    return _this
+
+
+def is_dead(owner: Owner) -> bool:
+    """Whether an owner has certainly ended.
+
+    It has if it is of this boot and of the namespaces of this process, /proc shows the processes of these,
+    and the kernel knows no process of that number, or one that started at another time.
+    """
+    this = this_owner()
+    place = owner[2:]
+    if not all(place) or place != this[2:] or not pids_are_ours():
+        return False
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # there is one, of another user
+        pass
+    started = start_time(owner.pid)
+    return started[:1] == owner.started[:1] and started != owner.started
 
 
 def start_time(pid: int) -> str:
-    """Return when a process started, as a word that is the same whenever one asks; '' if it is gone."""
+    """Return when a process started, with the letter of the form; '' if that is unknown, or it is gone."""
+    if not pids_are_ours():
+        return ""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
+        if sys.platform != "linux":
+            return f"p{psutil.Process(pid).create_time():.0f}"
+        with open(f"{_proc()}/{pid}/stat", "rb") as file:
             # The name in parentheses may hold spaces. Field 22 is in clock ticks since boot, which no
             # adjustment of the clock changes.
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except OSError:
-        pass
-    try:
-        return f"{psutil.Process(pid).create_time():.0f}"
-    except psutil.Error:
+            return f"t{int(file.read().rpartition(b')')[2].split()[19])}"
+    except Exception:
         return ""
 
 
-def this_owner() -> str:
-    """Return ``<pid>-<start time>`` of this process."""
-    global _this
-    if _this is None or _this[0] != os.getpid():
-        _this = os.getpid(), start_time(os.getpid())
-    return f"{_this[0]}-{_this[1]}"
+def pids_are_ours() -> bool:
+    """Whether psutil knows processes by the numbers that the system calls of this process take.
 
-
-def owner_is_alive(pid: str, started: str) -> bool:
-    """Whether the process that started then runs now. In doubt, it does."""
-    if not pid.isdigit():
+    It reads /proc, which may be missing, or be that of another pid namespace (``unshare --pid --fork``
+    without ``--mount-proc``), where the same number is another process. Then it is not to be asked.
+    """
+    if sys.platform != "linux":
         return True
-    return start_time(int(pid)) == started
+    pid = str(os.getpid())
+    try:
+        if os.readlink(f"{_proc()}/self") != pid:
+            return False
+        with open(f"{_proc()}/self/status", "rb") as file:
+            # The number of this process in the namespace of /proc, then those in the ones below it.
+            numbers = [line.split()[1:] for line in file if line.startswith(b"NSpid:")]
+    except OSError:
+        return False
+    return numbers in ([], [[pid.encode()]])
 
 
 def watch(pid: int) -> int | None:
@@ -50,3 +125,27 @@ def watch(pid: int) -> int | None:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
             raise  # who goes on without it does not hear of the end of the process
         return None
+
+
+def _namespace(kind: str) -> str:
+    """Return the number of a namespace of this process, which is unique as long as it has processes."""
+    folder = f"{_proc()}/self/ns"
+    try:
+        return str(os.stat(f"{folder}/{kind}").st_ino)
+    except FileNotFoundError:
+        return "0" if os.path.exists(f"{folder}/pid") else ""  # a kernel that has none of this kind has one
+    except OSError:
+        return ""
+
+
+def _proc() -> str:
+    return str(getattr(psutil, "PROCFS_PATH", "/proc"))  # which a program may have changed
+
+
+def _boot() -> str:
+    try:
+        with open(f"{_proc()}/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot = file.read().strip().replace("-", "")
+    except (OSError, ValueError):
+        return ""
+    return boot if re.fullmatch("[0-9a-f]{32}", boot) else ""

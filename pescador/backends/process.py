@@ -63,9 +63,8 @@ class ProcessBackend(Backend):
     def _open(self, n_workers: int, timeout: float, stall_timeout: float | None) -> Pool:
         launcher = Launcher(self.start_method)
         workers: list[WorkerHandle] = []
-        pid, _, started = this_owner().partition("-")
         setup = {
-            "consumer": (int(pid), started),
+            "consumer": str(this_owner()),
             "script": (script.names(), script.filename()),
             "world": World(),
         }

@@ -24,7 +24,7 @@ from . import script, wire
 from .errors import start_thread
 from .launch import ignore_interrupts
 from .link import Link
-from .owner import start_time, watch
+from .owner import is_dead, parse, this_owner, watch
 from .process_worker import ProcessLoop
 from .stall import report_to
 from .transport import Sender
@@ -68,10 +68,13 @@ def main(link_descriptor: int, bell: int) -> None:
         link.close()
 
 
-def _watch(consumer: tuple[int, str]) -> int | None:
-    pid, started = consumer
-    descriptor = watch(pid)
-    if start_time(pid) != started:
+def _watch(token: str) -> int | None:
+    """Return what tells of the end of the consumer; None where the ends of link and bell must do."""
+    consumer = parse(token)
+    if consumer is None or consumer.pid_namespace != this_owner().pid_namespace:
+        return None  # its number is that of another process here
+    descriptor = watch(consumer.pid)
+    if is_dead(consumer):  # then the descriptor may be of a process that came to its number
         raise EOFError
     return descriptor
 

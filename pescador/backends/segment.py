@@ -4,7 +4,7 @@ A segment is POSIX shared memory of mode 0600. Its name is removed in the same b
 created; from then on it is known by its file descriptor, which is passed to other processes through
 Unix sockets, and the kernel frees it with the last process that uses it, however that ends. A process
 that is killed between the two system calls leaves a name, from which a later one recognises the
-orphan: ``pescador-<pid>-<start time>-<random>``.
+orphan: ``pescador-<token of its owner>-<random>`` (see :mod:`.owner`).
 
 (:class:`multiprocessing.shared_memory.SharedMemory` is the same memory, but before Python 3.13 it
 starts a tracker process, and it keeps the name for as long as the segment.)
@@ -12,18 +12,19 @@ starts a tracker process, and it keeps the name for as long as the segment.)
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
+import re
 import secrets
+import stat
 import sys
 
 import numpy as np
 import numpy.typing as npt
 
 from ..exceptions import PescadorError
-from .owner import owner_is_alive, this_owner
+from .owner import is_dead, parse, this_owner
 
 try:
     import _posixshmem
@@ -95,23 +96,35 @@ def free_bytes() -> int | None:
 
 
 def reclaim(dry_run: bool = False) -> list[str]:
-    """Remove segments whose owners are dead, and return their names."""
-    if not os.path.isdir(FOLDER):
+    """Remove segments of this user whose owners are dead, and return the names of those that are gone.
+
+    In a dry run these are the names that would be removed.
+    """
+    try:
+        names = sorted(os.listdir(FOLDER))
+    except OSError:  # there is no such folder, or it is not ours to read
         return []
-    orphans = []
-    for name in sorted(os.listdir(FOLDER)):
-        parts = name.removeprefix(PREFIX).split("-")
-        if name.startswith(PREFIX) and len(parts) == 3 and not owner_is_alive(parts[0], parts[1]):
-            orphans.append(name)
-            if not dry_run:
-                _unlink("/" + name)
-    return orphans
+    return [name for name in names if _is_orphan(name) and (dry_run or _unlink("/" + name))]
+
+
+def _is_orphan(name: str) -> bool:
+    token, _, tail = name.removeprefix(PREFIX).rpartition("-")
+    owner = parse(token)
+    if not name.startswith(PREFIX) or not re.fullmatch("[0-9a-f]{8}", tail) or owner is None:
+        return False
+    try:
+        status = os.lstat(os.path.join(FOLDER, name))
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and is_dead(owner)
 
 
 def _open_unnamed() -> int:
     if _posixshmem is None:
         raise PescadorError("shared memory needs a POSIX system; use backend='thread' here")
-    name = f"/{PREFIX}{this_owner()}-{secrets.token_hex(4)}"
+    # Where nobody can list names, nobody finds orphans, and a name may be too short for an owner.
+    owner = f"{this_owner()}-" if os.path.isdir(FOLDER) else ""
+    name = f"/{PREFIX}{owner}{secrets.token_hex(4)}"
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
     try:
         fd: int = _posixshmem.shm_open(name, flags, mode=0o600)
@@ -128,9 +141,13 @@ def _cannot_create(error: OSError) -> PescadorError:
     )
 
 
-def _unlink(name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # somebody else reclaimed it
+def _unlink(name: str) -> bool:
+    """Remove a name, and return whether that was done: somebody else may have, or it may not be ours."""
+    try:
         _posixshmem.shm_unlink(name)
+    except OSError:
+        return False
+    return True
 
 
 def _reserve(fd: int, n_bytes: int, remedy: str) -> None:

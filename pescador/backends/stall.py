@@ -20,6 +20,8 @@ import tempfile
 
 import psutil
 
+from .owner import pids_are_ours
+
 __all__ = ["STALL_SIGNAL", "Report", "process_state", "report_to"]
 
 # The signals of a user's program are SIGUSR1 and SIGUSR2 (batch systems send them to all processes of a
@@ -63,8 +65,13 @@ def report_to(descriptor: int) -> memoryview:
 
 
 def process_state(pid: int) -> str:
-    """Return what the system says of a process: 'running', 'sleeping', 'stopped', 'disk-sleep', ..."""
+    """Return what the system says of a process: 'running', 'sleeping', 'stopped', 'disk-sleep', ...
+
+    It is 'gone' if there is no such process, and 'in an unknown state' where that cannot be told.
+    """
     try:
-        return str(psutil.Process(pid).status())
-    except psutil.Error:
+        return str(psutil.Process(pid).status()) if pids_are_ours() else "in an unknown state"
+    except psutil.NoSuchProcess:
         return "gone"
+    except Exception:
+        return "in an unknown state"

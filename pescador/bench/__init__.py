@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -33,6 +34,7 @@ import numpy as np
 
 from .. import __version__, backends
 from ..exceptions import ParameterError, PescadorError
+from ..interrupts import interrupts_held
 from ..parallel import ParallelStreamer
 from . import report
 from .host import Host
@@ -93,7 +95,8 @@ def run(options: argparse.Namespace) -> int:
     interrupted = False
     try:
         for kind in kinds:
-            hosts[kind] = Host(kind, options.workers)
+            with interrupts_held():
+                hosts[kind] = Host(kind, options.workers)
         for name in names:
             step = WORKS[name].step if name in WORKS else options.step and options.step / 1000
             found = Comparison(name, [Row(kind) for kind in kinds], step)
@@ -110,10 +113,7 @@ def run(options: argparse.Namespace) -> int:
         interrupted = True
         print("\nInterrupted: this is what is known so far.")
     finally:
-        for host in hosts.values():
-            host.terminate()
-        for host in hosts.values():
-            host.close()
+        _end(list(hosts.values()))
     comparisons = [found for found in comparisons if found.ranked()]
     advice = report.advice(comparisons)
     print("\n" + "\n".join(advice), flush=True)
@@ -130,10 +130,25 @@ def run(options: argparse.Namespace) -> int:
     return 0 if comparisons else 1
 
 
+def _end(hosts: list[Host]) -> None:
+    try:
+        for host in hosts:
+            host.terminate()
+        for host in hosts:
+            host.close()
+    except BaseException:  # Ctrl-C, once more: they are not waited for any longer
+        with interrupts_held():
+            for host in hosts:
+                host.kill()
+        raise
+
+
 def _check(options: argparse.Namespace) -> None:
     """Raise for whatever would otherwise fail in every host, or when all has been measured."""
-    if options.step is not None and (options.stream is None or options.step < 0):
-        raise ParameterError(f"--step {options.step:g}: it goes with a stream of yours, and is at least 0")
+    if options.step is not None and (options.stream is None or not 0 <= options.step < math.inf):
+        raise ParameterError(
+            f"--step {options.step:g}: it goes with a stream of yours, and is a number that is at least 0"
+        )
     for path in filter(None, (options.json, options.csv, options.plot)):
         if not Path(path).resolve().parent.is_dir():
             raise ParameterError(f"cannot write {path}: there is no folder {Path(path).resolve().parent}")

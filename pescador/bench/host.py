@@ -171,4 +171,12 @@ class Host:
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:
-                process.kill()
+                self.kill()
+
+    def kill(self) -> None:
+        """End it and its workers at once, if it still runs."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        with self._process:  # which closes its pipes
+            self._process.wait()

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from pescador import ParallelStreamer, PescadorError, Streamer
-from pescador.backends import orphans, segment
-from pescador.backends.owner import owner_is_alive, start_time, this_owner
+from pescador.backends import segment
 from tests.kinds import ROOT, segments_of
 
 pytestmark = pytest.mark.skipif(not os.path.isdir(segment.FOLDER), reason="needs /dev/shm")
@@ -179,103 +178,6 @@ def test_how_much_is_free_is_unknown_without_the_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(segment, "FOLDER", str(tmp_path / "none"))
     assert segment.free_bytes() is None
     assert segment.reclaim() == []
-
-
-# Orphans. Any other process that starts workers reclaims those that are real, so a test has none: either it
-# only asks which names are those of orphans, or the owner is alive for everybody but the test.
-
-
-@pytest.fixture(scope="module")
-def dead_owner():
-    """Return ``<pid>-<start time>`` of a process that has ended."""
-    code = "from pescador.backends.owner import this_owner; print(this_owner())"
-    return subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
-    ).stdout.strip()
-
-
-@pytest.fixture
-def believed_dead(monkeypatch):
-    """Return this process as an owner that is said to be dead."""
-    for module in (segment, orphans):
-        monkeypatch.setattr(module, "owner_is_alive", lambda pid, started: f"{pid}-{started}" != this_owner())
-    return this_owner()
-
-
-def orphans_among(names, monkeypatch):
-    monkeypatch.setattr(os, "listdir", lambda folder: names)
-    return segment.reclaim(dry_run=True)
-
-
-def test_a_segment_whose_owner_is_dead_is_an_orphan(dead_owner, monkeypatch):
-    name = f"pescador-{dead_owner}-0123abcd"
-    assert orphans_among([name], monkeypatch) == [name]
-
-
-def test_a_segment_whose_owner_runs_is_none(monkeypatch):
-    assert orphans_among([f"pescador-{this_owner()}-0123abcd"], monkeypatch) == []
-
-
-def test_a_process_with_the_same_pid_is_not_the_owner(monkeypatch):
-    name = f"pescador-{os.getpid()}-1-0123abcd"
-    assert orphans_among([name], monkeypatch) == [name]
-
-
-def test_what_is_not_named_by_us_is_left_alone(dead_owner, monkeypatch):
-    pid = dead_owner.partition("-")[0]
-    names = [f"other-{dead_owner}-0123abcd", f"pescador-{pid}", "pescador-x-y-z"]
-    assert orphans_among([*names, f"pescador-{dead_owner}-a-b"], monkeypatch) == []
-
-
-def test_orphaned_segments_are_removed(believed_dead):
-    name = f"pescador-{believed_dead}-0123abcd"
-    path = os.path.join(segment.FOLDER, name)
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-    try:
-        assert name in segment.reclaim(dry_run=True)
-        assert os.path.exists(path)
-        assert f"segment {name}" in orphans.reclaim()
-        assert not os.path.exists(path)
-    finally:
-        if os.path.exists(path):
-            os.remove(path)
-
-
-def test_a_segment_that_somebody_else_reclaims_meanwhile_is_no_error(dead_owner, monkeypatch):
-    name = f"pescador-{dead_owner}-0123abcd"
-    monkeypatch.setattr(os, "listdir", lambda folder: [name])
-    assert segment.reclaim() == [name]
-
-
-def test_an_owner_is_known_by_pid_and_start_time(dead_owner):
-    own = start_time(os.getpid())
-    assert own == start_time(os.getpid())
-    assert this_owner() == f"{os.getpid()}-{own}"
-    assert start_time(os.getppid())
-    assert owner_is_alive(str(os.getpid()), own)
-    assert not owner_is_alive(str(os.getpid()), own + "0")
-    assert not owner_is_alive(*dead_owner.split("-"))
-
-
-def test_a_worker_whose_consumer_is_dead_is_killed(believed_dead):
-    code = "import sys; sys.stdin.read()"
-    running = f"{os.getppid()}-{start_time(os.getppid())}"
-    worker, other = (
-        subprocess.Popen([sys.executable, "-c", code, orphans.MARK + owner], stdin=subprocess.PIPE)
-        for owner in (believed_dead, running)
-    )
-    with worker, other:
-        try:
-            found = orphans.reclaim(dry_run=True)
-            assert f"process {worker.pid}" in found
-            assert f"process {other.pid}" not in found
-            assert worker.poll() is None
-            orphans.reclaim()
-            assert worker.wait(30) < 0
-            assert other.poll() is None
-        finally:
-            worker.kill()
-            other.kill()
 
 
 # A container's /dev/shm
