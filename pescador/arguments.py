@@ -49,7 +49,7 @@ from . import seeding
 from .opening import ArgumentContext, Context, Openable
 from .seeding import RNG, Seed, SeedSource
 
-__all__ = ["ATOMS", "bind_arguments", "own_iterable", "seed_sources"]
+__all__ = ["ATOMS", "bind_arguments", "explain_read_only", "own_iterable", "seed_sources"]
 
 ATOMS: Final[set[type]] = {
     *{bool, int, float, complex, str, bytes, range, slice, object, type},
@@ -85,6 +85,11 @@ Those of itertools are here because Python is giving up copying them, which sinc
 FOREIGN: Final = ("__dlpack__", "__array__", "__array_interface__", "__cuda_array_interface__")
 """What arrays of other libraries have, one or the other."""
 
+READ_ONLY: Final = (
+    "The arrays among the arguments of a Streamer are read-only, because its other openings share them; a "
+    "generator that wants to change one makes a copy first"
+)
+
 
 def bind_arguments(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], context: Context
@@ -108,6 +113,13 @@ def own_iterable(source: Iterable[Any]) -> Iterable[Any]:
     if type(method) is not types.FunctionType or isinstance(source, Iterator):
         return source
     return _Copies().own(source)  # type: ignore[no-any-return]
+
+
+def explain_read_only(error: ValueError) -> None:
+    """Note why an array may be read-only, if that is what the error is about (from Python 3.11 on)."""
+    notes = getattr(error, "__notes__", ())
+    if "read-only" in str(error) and READ_ONLY not in notes and hasattr(error, "add_note"):
+        error.add_note(READ_ONLY)
 
 
 def seed_sources(values: Iterable[Any]) -> tuple[SeedSource, ...]:
@@ -183,7 +195,7 @@ class _Copies:
     def __init__(self) -> None:
         self._memo = GLOBALS.copy()  # by the id of the original; in the order in which copies were begun
         self._kept: list[Any] = []  # originals, some of which are temporary: no other may get their id
-        self._n_shared = 0  # of those that cannot be copied
+        self._shares = False  # whether there was anything that cannot be copied
 
     def own(self, value: Any) -> Any:
         """Return a value that this opening may change, or that nobody can change."""
@@ -264,7 +276,8 @@ class _Copies:
         state = value.get_state(legacy=False)
         if state["bit_generator"] != "MT19937":
             return self._own_object(value)
-        bits = self._memo[id(value._bit_generator)] = MT19937(_Unseeded())  # type: ignore[arg-type]  # the stub forgot
+        key = id(value._bit_generator)
+        bits = self._memo[key] = self._memo.get(key) or MT19937(_Unseeded())  # type: ignore[arg-type]  # the stub forgot
         own = np.random.RandomState(bits)
         own.set_state(state)
         return own
@@ -307,33 +320,38 @@ class _Copies:
             return value.copy()
         if isinstance(value, SHARED):
             return value
-        n, n_shared = len(self._memo), self._n_shared
+        n = len(self._memo)
         try:
             if isinstance(value, np.ndarray):
                 return self._own_subclassed_array(value)
             if any(hasattr(kind, name) for name in FOREIGN):
                 return value
             if not any(base.__module__.partition(".")[0] in CHANNELS for base in kind.__mro__):
-                own = self._rebuilt(value, kind)
-                # What has a finalizer and holds something that is shared would end it with each copy.
-                if n_shared == self._n_shared or not hasattr(kind, "__del__"):
-                    return own
+                if hasattr(kind, "__deepcopy__"):
+                    return self._deep_copied(value, kind)
+                if not hasattr(kind, "__del__") or not _holds_shared(value):
+                    return self._rebuilt(value, kind)
         except (RecursionError, MemoryError):
             raise
         except Exception:  # whatever its class raises, it cannot be copied
             pass
         self._forget(n)
-        self._n_shared += 1
+        self._shares = True
         return value
 
+    def _deep_copied(self, value: Any, kind: Any) -> Any:
+        """Return a copy as the class wants it to be made."""
+        for attribute in getattr(value, "__dict__", {}).values():
+            if isinstance(attribute, np.ndarray):
+                self._own(attribute)  # so it is in the memo, and not copied
+        return kind.__deepcopy__(value, self._memo)
+
     def _rebuilt(self, value: Any, kind: Any) -> Any:
-        """Return a copy, made as the class wants it: by ``__deepcopy__``, else as from a pickle."""
-        deepcopy = getattr(kind, "__deepcopy__", None)
-        if deepcopy is not None:
-            for entry in getattr(value, "__dict__", {}).values():
-                if isinstance(entry, np.ndarray):
-                    self._own(entry)  # so it is in the memo, and not copied
-            return deepcopy(value, self._memo)
+        """Return a copy that is made as from a pickle."""
+        if isinstance(value, tuple) and not hasattr(value, "__dict__"):  # one with names
+            own = [self._own(entry) for entry in value]
+            if all(map(operator.is_, own, value)):
+                return value
         reduce = copyreg.dispatch_table.get(kind)
         reduced: Any = reduce(value) if reduce is not None else value.__reduce_ex__(4)
         if isinstance(reduced, str):  # the name of a global
@@ -349,7 +367,7 @@ class _Copies:
             state = self._own(state)
             if set_state is not None:
                 set_state(own, state)
-            elif hasattr(own, "__setstate__"):
+            elif hasattr(type(own), "__setstate__"):
                 own.__setstate__(state)
             else:
                 attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
@@ -362,6 +380,15 @@ class _Copies:
         for key, entry in items or ():
             own[self._own(key)] = self._own(entry)
         return own
+
+
+def _holds_shared(value: Any) -> bool:
+    """Whether an object that has a finalizer holds what cannot be copied: each copy would end it."""
+    trial = _Copies()
+    trial._memo[id(value)] = value
+    for part in value.__reduce_ex__(4)[1:]:
+        trial._own(part)
+    return trial._shares
 
 
 class _Unseeded(ISeedSequence):

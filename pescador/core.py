@@ -18,7 +18,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numpy as np
 
 from . import seeding
-from .arguments import ATOMS, bind_arguments, own_iterable, seed_sources
+from .arguments import ATOMS, bind_arguments, explain_read_only, own_iterable, seed_sources
 from .exceptions import ParameterError, PescadorError
 from .opening import Context, Openable
 from .seeding import Seed
@@ -36,7 +36,8 @@ _making_lists = threading.RLock()  # reentrant: a collection may close streams w
 class Streamer(Openable, Generic[T_co]):
     """The recipe of a stream: an iterable, or a generator function and its arguments.
 
-    A recipe can be opened any number of times, nested, pickled and sent to another process.
+    A recipe can be opened any number of times, nested, pickled and sent to another process. No opening
+    changes it.
 
     Parameters
     ----------
@@ -47,7 +48,12 @@ class Streamer(Openable, Generic[T_co]):
     *args, **kwargs
         Arguments of the generator function. Streamers among them (also in a list, tuple or dict)
         inherit their randomness from this stream, and :data:`pescador.RNG` is replaced with a
-        :class:`numpy.random.Generator` of the activation's own seed.
+        :class:`numpy.random.Generator` of the activation's own seed. Each opening starts from the
+        arguments as they are here, and what it does to them nobody else sees: arrays arrive read-only
+        (copy one that is to be changed), other mutable objects are copied, with the arrays inside them
+        shared, and what cannot be copied, such as a lock or an open file, is shared. So it is with the
+        attributes of the object whose method or ``__call__`` is the generator function, and of one that
+        is iterated over.
 
     Attributes
     ----------
@@ -185,6 +191,9 @@ class Streamer(Openable, Generic[T_co]):
             stream = active.stream_
             assert stream is not None
             yield from stream if max_iter is None else islice(stream, max_iter)
+        except ValueError as error:
+            explain_read_only(error)
+            raise
         finally:
             self._exit(active)
 
