@@ -1,8 +1,8 @@
 """Streamer, the recipe of a stream.
 
-Opening a stream makes a shallow *activated copy* of its recipe, which holds the running iterator, so
-several openings of one Streamer never share state and none of its arguments is copied. What it is opened
-with is a :class:`~pescador.opening.Context`.
+Opening a stream makes a shallow *activated copy* of its recipe, which holds the running iterator. It calls
+the generator function with arguments of its own (see :mod:`pescador.arguments`), so several openings of one
+Streamer never share state. What it is opened with is a :class:`~pescador.opening.Context`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numpy as np
 
 from . import seeding
+from .arguments import ATOMS, bind_arguments, explain_read_only, own_iterable, seed_sources
 from .exceptions import ParameterError, PescadorError
-from .opening import ArgumentContext, Context
-from .seeding import RNG, Seed
+from .opening import Context, Openable
+from .seeding import Seed
 
 __all__ = ["Streamer", "streamable"]
 
@@ -32,10 +33,11 @@ Self = TypeVar("Self", bound="Streamer[Any]")
 _making_lists = threading.RLock()  # reentrant: a collection may close streams while it is held
 
 
-class Streamer(Generic[T_co]):
+class Streamer(Openable, Generic[T_co]):
     """The recipe of a stream: an iterable, or a generator function and its arguments.
 
-    A recipe can be opened any number of times, nested, pickled and sent to another process.
+    A recipe can be opened any number of times, nested, pickled and sent to another process. No opening
+    changes it.
 
     Parameters
     ----------
@@ -46,7 +48,12 @@ class Streamer(Generic[T_co]):
     *args, **kwargs
         Arguments of the generator function. Streamers among them (also in a list, tuple or dict)
         inherit their randomness from this stream, and :data:`pescador.RNG` is replaced with a
-        :class:`numpy.random.Generator` of the activation's own seed.
+        :class:`numpy.random.Generator` of the activation's own seed. Each opening starts from the
+        arguments as they are here, and what it does to them nobody else sees: arrays arrive read-only
+        (copy one that is to be changed), other mutable objects are copied, with the arrays inside them
+        shared, and what cannot be copied, such as a lock or an open file, is shared. So it is with the
+        attributes of the object whose method or ``__call__`` is the generator function, and of one that
+        is iterated over.
 
     Attributes
     ----------
@@ -108,9 +115,11 @@ class Streamer(Generic[T_co]):
         self.kwargs = kwargs
         self._open_copies = None
         self._called = callable(streamer) and not (iterable and not args and not kwargs)
-        self._binds = _binds([*args, *kwargs.values()])
-        if isinstance(streamer, functools.partial):  # its arguments belong to the recipe, too
-            self._binds = self._binds or _binds([*streamer.args, *streamer.keywords.values()])
+        self._atoms = args if ATOMS.issuperset(map(type, (streamer, *args))) else None
+        if self._called or isinstance(streamer, Streamer):
+            sources = seed_sources([streamer, *args, *kwargs.values()])
+            if sources:
+                self._sources = sources
 
     # Iteration
 
@@ -182,11 +191,14 @@ class Streamer(Generic[T_co]):
             stream = active.stream_
             assert stream is not None
             yield from stream if max_iter is None else islice(stream, max_iter)
+        except ValueError as error:
+            explain_read_only(error)
+            raise
         finally:
             self._exit(active)
 
     def _cycle(self, max_iter: int | None) -> Generator[T_co, None, None]:
-        context = self._context or Context(Seed())
+        context = self._context or self._root_context()
         seed = context.seed()
         for epoch in count():
             taken = 0
@@ -233,18 +245,24 @@ class Streamer(Generic[T_co]):
             # Reading __dict__ would make a dict of the attributes, which stays. Over a million streamers
             # that takes a fifth of the time of a sample.
             bound.streamer, bound.args, bound.kwargs = self.streamer, self.args, self.kwargs
-            bound._called, bound._binds = self._called, self._binds
+            bound._called, bound._atoms = self._called, self._atoms
             bound._open_copies = self._open_copies
+            if self._sources:
+                bound._sources = self._sources
         else:
             bound.__dict__.update(self.__dict__)
         bound._context = context
         return bound
 
+    def _root_context(self) -> Context:
+        """Return the context of an opening that nothing else opens."""
+        return Context(Seed.of_opening(self._sources) if self._sources else Seed())
+
     def _enter(self: Self, with_block_of: int | None = None) -> Self:
         if self._is_fresh:  # made to be opened once, so it need not be copied again
             active, self._is_fresh = self, False
         else:
-            active = self._bind(self._context or Context(Seed()))
+            active = self._bind(self._context or self._root_context())
         active.is_activated_copy = True
         active._with_block_of = with_block_of
         active._activate()
@@ -262,13 +280,13 @@ class Streamer(Generic[T_co]):
         if isinstance(source, Streamer):
             self.stream_ = context.opener.open(source, context.seed(), None)
         elif self._called:
-            function, args, kwargs = source, self.args, self.kwargs
-            if self._binds:
-                if isinstance(function, functools.partial):
-                    args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
-                    function = function.func
-                args, kwargs = bind_arguments(args, kwargs, context)
-            result = function(*args, **kwargs)  # type: ignore[operator]
+            function: Any = source
+            args, kwargs = self.args, self.kwargs
+            # Whether function and arguments can be passed as they are is known of a million streams; but
+            # the keywords are a dict, and may have been changed.
+            if self._atoms is not args or (kwargs and not ATOMS.issuperset(map(type, kwargs.values()))):
+                function, args, kwargs = bind_arguments(function, args, kwargs, context)
+            result = function(*args, **kwargs)
             if not _is_iterable(result):
                 raise ParameterError(
                     f"{_shown(source)} returned {_shown(result)} of type {type(result).__name__}, "
@@ -276,7 +294,7 @@ class Streamer(Generic[T_co]):
                 )
             self.stream_ = iter(result)
         else:
-            stream = iter(source)  # type: ignore[arg-type]  # not called, so iterable
+            stream = iter(own_iterable(source))  # type: ignore[arg-type]  # not called, so iterable
             # Only a generator that was made here is ours to close. An islice has no close(), so a
             # one-shot iterator stays usable, and is taken on from where it was left.
             ours = isinstance(stream, GeneratorType) and stream is not source
@@ -396,6 +414,9 @@ class _Undecorated:
         return self.factory.__wrapped__(*args, **kwargs)
 
 
+ATOMS.add(_Undecorated)  # it has no state
+
+
 def check_max_iter(max_iter: float | None) -> int | None:
     """Return `max_iter` as None or an int, or raise ParameterError."""
     if max_iter is None:
@@ -409,53 +430,6 @@ def check_max_iter(max_iter: float | None) -> int | None:
     if number < 0:
         raise ParameterError(f"max_iter must be None or a non-negative whole number, got {max_iter!r}")
     return number
-
-
-def bind_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any], context: Context
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give streams and RNG markers among arguments the seeds of this activation.
-
-    Containers are looked into one level deep, and only if they hold something to replace are they
-    copied; nothing else is.
-    """
-    generators, streams = count(), count()
-    seed: Seed | None = None
-
-    def child(*key: int) -> Seed:
-        nonlocal seed
-        if seed is None:
-            seed = context.seed()
-        return seed.child(*key)
-
-    def bind(value: Any) -> Any:
-        if value is RNG:
-            return child(seeding.GENERATOR, next(generators)).generator()
-        if isinstance(value, Streamer):
-            return value._bind(ArgumentContext(child(seeding.ARGUMENT, next(streams))))
-        if type(value) in (list, tuple):
-            if any(_inherits(entry) for entry in value):
-                return type(value)([bind(entry) for entry in value])
-        elif type(value) is dict and any(_inherits(entry) for entry in value.values()):
-            return {key: bind(entry) for key, entry in value.items()}
-        return value
-
-    return tuple([bind(value) for value in args]), {key: bind(value) for key, value in kwargs.items()}
-
-
-def _inherits(value: Any) -> bool:
-    return value is RNG or isinstance(value, Streamer)
-
-
-def _binds(values: Iterable[Any]) -> bool:
-    """Whether anything among a recipe's arguments inherits its seed from the activation."""
-    for value in values:
-        if _inherits(value):
-            return True
-        entries = value.values() if type(value) is dict else value
-        if type(value) in (list, tuple, dict) and any(map(_inherits, entries)):
-            return True
-    return False
 
 
 def _is_iterable(value: Any) -> bool:

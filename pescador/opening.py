@@ -11,14 +11,25 @@ from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .seeding import Seed
+from .seeding import Seed, SeedSource
 
 if TYPE_CHECKING:
     from .core import Streamer  # which imports this module
 
-__all__ = ["HERE", "ArgumentContext", "Context", "Opener"]
+__all__ = ["HERE", "ArgumentContext", "Context", "Openable", "Opener"]
 
 T = TypeVar("T")
+
+
+class Openable:
+    """What can be opened with a context: the base of Streamer, for modules that Streamer stands on."""
+
+    _sources: tuple[SeedSource, ...] = ()
+    """What counts its openings, here and below; an attribute of instances that have any."""
+
+    def _bind(self, context: Context) -> Any:
+        """Return a copy that is opened with `context`."""
+        raise NotImplementedError
 
 
 class Opener(Protocol):

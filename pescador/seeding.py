@@ -16,8 +16,11 @@ the process in which the stream runs.
 
 from __future__ import annotations
 
+import copy
 import operator
-from collections.abc import Callable, Sequence
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -37,22 +40,35 @@ STREAM: Final = 3  # (STREAM, k): the k-th activation
 ARGUMENT: Final = 4  # (ARGUMENT, i, n): the n-th opening of the i-th stream among a recipe's arguments
 GENERATOR: Final = 5  # (GENERATOR, i): the i-th RNG marker among a recipe's arguments
 EPOCH: Final = 6  # (EPOCH, e): all epochs of cycle() but the first
-OPENING: Final = 7  # (OPENING, n): the n-th iterate() of a mux seeded by a generator object
+OPENING: Final = 7  # (OPENING, n): the n-th opening of a tree, for a mux in it seeded by a generator object
 WORKER: Final = 8  # (WORKER, w): the global state of a worker process
 
 
-class _Entropy:
-    """The words a tree of seeds grows from; taken from NumPy's global state when first needed."""
+# Held while entropy is drawn and openings are counted. Reentrant, for a signal handler may open streams.
+_lock = threading.RLock()
 
-    __slots__ = ("_words",)
 
-    def __init__(self, words: int | Sequence[int] | None = None) -> None:
+class _Root:
+    """What all seeds of a tree have in common.
+
+    Its entropy, which is taken from NumPy's global state when first needed; and for each source of seeds in
+    the tree that counts openings, the number of this one.
+    """
+
+    __slots__ = ("_words", "numbers")
+
+    def __init__(
+        self, words: int | Sequence[int] | None = None, numbers: Mapping[int, int] | None = None
+    ) -> None:
         self._words = words
+        self.numbers = numbers
 
     @property
     def words(self) -> int | Sequence[int]:
         if self._words is None:
-            self._words = _draw_words(np.random.randint)
+            with _lock:  # streams of one tree may run on several threads
+                if self._words is None:
+                    self._words = _draw_words(np.random.randint)
         return self._words
 
 
@@ -68,22 +84,33 @@ class Seed:
         Spawn key below that entropy.
     """
 
-    __slots__ = ("_entropy", "path")
+    __slots__ = ("_root", "path")
 
     def __init__(
-        self, entropy: int | Sequence[int] | _Entropy | None = None, path: tuple[int, ...] = ()
+        self, entropy: int | Sequence[int] | _Root | None = None, path: tuple[int, ...] = ()
     ) -> None:
-        self._entropy = entropy if isinstance(entropy, _Entropy) else _Entropy(entropy)
+        self._root = entropy if isinstance(entropy, _Root) else _Root(entropy)
         self.path = path
+
+    @classmethod
+    def of_opening(cls, sources: Iterable[SeedSource]) -> Seed:
+        """Return the seed of an opening at the root of a tree, and count it for sources in the tree."""
+        with _lock:  # so that all numbers are of one opening
+            return cls(_Root(None, {source.key: source.count() for source in sources} or None))
 
     @property
     def entropy(self) -> int | Sequence[int]:
         """The words the tree grows from (drawn now if they were not yet)."""
-        return self._entropy.words
+        return self._root.words
+
+    @property
+    def numbers(self) -> Mapping[int, int] | None:
+        """Numbers of this opening of the tree, by the key of the source that counts."""
+        return self._root.numbers
 
     def child(self, *key: int) -> Seed:
         """Return the seed at `key` below this one."""
-        return Seed(self._entropy, self.path + key)
+        return Seed(self._root, self.path + key)
 
     def generator(self) -> np.random.Generator:
         """Return a fresh generator; every call gives the same sequence."""
@@ -91,27 +118,32 @@ class Seed:
         return np.random.Generator(np.random.PCG64(sequence))
 
     def __reduce__(self) -> tuple[type[Seed], tuple[Any, ...]]:
-        return Seed, (self.entropy, self.path)
+        return Seed, (_Root(self.entropy, self.numbers), self.path)
 
     def __repr__(self) -> str:
-        return f"Seed({self._entropy._words}, {self.path})"
+        return f"Seed({self._root._words}, {self.path})"
 
 
 class SeedSource:
     """What a mux was told about its randomness, and the seed that follows for each opening.
 
     An int or a SeedSequence gives every opening at the root of a tree the same seed. A Generator or
-    RandomState is asked once, now, and each opening at the root gets the next seed. Opened by
+    RandomState is asked once, now, and each opening of the tree gets the next seed. Opened by
     another mux, either keeps its own entropy and takes the path of the activation. Without a
     `random_state` the opening's own seed is used, entropy and all.
+
+    Openings are counted where the tree is opened, that is in the consumer, and their number travels with
+    the seed. So it does not matter in which process a mux runs, nor how long that process lives. Copies share
+    the count; a deep copy, or one from a pickle, begins where the original was.
     """
 
-    __slots__ = ("_entropy", "_openings", "_path")
+    __slots__ = ("_entropy", "_openings", "_path", "key")
 
     def __init__(self, random_state: RandomState = None) -> None:
         self._entropy: int | Sequence[int] | None = None
         self._path: tuple[int, ...] = ()
         self._openings: int | None = None
+        self.key = 0
         if random_state is None:
             return
         if isinstance(random_state, np.random.SeedSequence):
@@ -124,6 +156,7 @@ class SeedSource:
                 else random_state.randint
             )
             self._openings = 0
+            self._make_key()
         else:
             try:
                 self._entropy = operator.index(random_state)
@@ -135,15 +168,44 @@ class SeedSource:
             if self._entropy < 0:
                 raise ParameterError(f"random_state must not be negative, got {random_state!r}")
 
+    def _make_key(self) -> None:
+        # Not the entropy, which muxes share that were given generators of one seed.
+        self.key = int.from_bytes(os.urandom(8), "little")
+
+    @property
+    def counts(self) -> bool:
+        """Whether each opening gets a seed of its own."""
+        return self._openings is not None
+
+    def count(self) -> int:
+        """Return the number of an opening that begins now."""
+        with _lock:
+            assert self._openings is not None
+            number = self._openings
+            self._openings = number + 1
+        return number
+
     def resolve(self, inherited: Seed) -> Seed:
         """Return the seed of an opening to which its opener gave the seed `inherited`."""
         if self._entropy is None:
             return inherited
         path = self._path
-        if self._openings is not None and inherited.path[:1] in ((), (EPOCH,)):  # at the root
-            path += (OPENING, self._openings)
-            self._openings += 1
-        return Seed(self._entropy, path + inherited.path)
+        if self.counts:
+            number = (inherited.numbers or {}).get(self.key)
+            if number is None and inherited.path[:1] in (
+                (),
+                (EPOCH,),
+            ):  # opened by somebody who does not count
+                number = self.count()
+            if number is not None:
+                path += (OPENING, number)
+        return Seed(_Root(self._entropy, inherited.numbers), path + inherited.path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SeedSource:
+        duplicate = copy.copy(self)
+        if duplicate.counts:
+            duplicate._make_key()
+        return duplicate
 
 
 class _Marker:

@@ -38,6 +38,9 @@ class Counting:
         self.value = value
         self.opened = self.taken = self.running = self.closed = 0
 
+    def __deepcopy__(self, memo):
+        return self  # so that each opening counts here, and not in a copy of its own
+
     def __iter__(self):
         self.opened += 1
         self.running += 1

@@ -165,7 +165,7 @@ def test_an_activated_copy_refuses_to_be_copied_or_pickled(refused):
         refused(active)
 
 
-def test_activation_copies_no_argument():
+def test_activation_copies_no_array():
     huge = np.zeros(2**27)  # 1 GB that is never touched
 
     def give_back(array, by_name, nested):
@@ -173,7 +173,9 @@ def test_activation_copies_no_argument():
 
     stream = Streamer(give_back, huge, by_name=huge, nested=[huge, RNG])
     for items in (stream, stream.cycle(1), ChainMux([stream]), copy.copy(stream)):
-        assert all(array is huge for array in next(iter(items)))
+        one, *others = next(iter(items))
+        assert all(array is one for array in others)
+        assert one.base is huge
 
 
 def test_a_generator_is_closed_when_its_iteration_is_broken_off():

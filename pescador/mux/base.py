@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import seeding
+from ..arguments import seed_sources
 from ..core import Streamer
 from ..exceptions import ParameterError, PescadorError
 from ..opening import Opener
@@ -98,7 +99,12 @@ class BaseMux(Streamer[T_co]):
 
     def _set_up(self, streamers: Iterable[Any], random_state: RandomState) -> None:
         super().__init__(streamers)
-        self._seed_source = SeedSource(random_state)
+        self._seed_source = source = SeedSource(random_state)
+        sources = seed_sources([streamers])
+        if source.counts:
+            sources = (source, *sources)
+        if sources:
+            self._sources = sources
 
     @property
     def streamers(self) -> list[Streamer[T_co]]:

@@ -28,10 +28,8 @@ def test_one_stream_is_open_at_a_time():
         assert sum(source.running for source in sources) == 1
 
 
-def streamers(n, log=None):
+def streamers(n):
     for i in range(n):
-        if log is not None:
-            log.append(i)
         yield Streamer(numbers, 2, start=10 * i)
 
 
@@ -42,7 +40,13 @@ def test_streamers_may_come_from_a_generator(given):
 
 def test_a_generator_of_streamers_is_taken_one_at_a_time():
     log = []
-    items = ChainMux(Streamer(streamers, 3, log)).iterate()
+
+    def logged():
+        for i, streamer in enumerate(streamers(3)):
+            log.append(i)
+            yield streamer
+
+    items = ChainMux(Streamer(logged)).iterate()
     assert log == []
     taken = [(next(items), len(log)) for _ in range(4)]
     assert taken == [(0, 1), (1, 1), (10, 2), (11, 2)]
