@@ -21,7 +21,7 @@ from . import seeding
 from .arguments import ATOMS, bind_arguments, explain_read_only, own_iterable, seed_sources
 from .exceptions import ParameterError, PescadorError
 from .opening import Context, Openable
-from .seeding import Seed
+from .seeding import RNG, Seed
 
 __all__ = ["Streamer", "streamable"]
 
