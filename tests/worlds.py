@@ -35,7 +35,8 @@ def run_in(world, *command, **options):
     refused = _refused(tuple(world), "python" if command[0] == sys.executable else "true")
     if refused:
         # Another user may be kept from this interpreter, wherever tests run.
-        assert os.environ.get("CI") != "true" or "setpriv" in world, refused
+        must_work = os.environ.get("CI") == "true" and os.getuid() == 0 and "setpriv" not in world
+        assert not must_work, refused
         pytest.skip(f"this world cannot be made here: {refused}")
     return subprocess.run(
         [*world, *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=100, cwd="/", **options

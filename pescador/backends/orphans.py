@@ -26,8 +26,11 @@ from .owner import Owner, is_dead, parse, pids_are_ours, this_owner, watch
 
 __all__ = ["command_line", "owner_of", "processes", "reclaim", "reclaim_nothing", "reclaim_once"]
 
-MARK = "pescador-worker-"
-"""Start of the last argument of our processes, before the token of their consumer."""
+MARK = "pescador-process-"
+"""Start of the last argument of our processes, before the token of their consumer.
+
+It is not that of earlier versions, which would take this token for one of theirs, and its owner for dead.
+"""
 
 PROGRAM = "import sys; sys.path[:] = "
 """Start of what their interpreter runs."""
@@ -48,7 +51,7 @@ def command_line(interpreter: list[str], path: list[str], code: str) -> list[str
 def owner_of(arguments: list[str]) -> Owner | None:
     """Return the consumer of the process that has this command line; None if it is none of ours.
 
-    Others have our words in their command line, too: ``grep pescador-worker-1``, ``strace python -c ...``.
+    Others have our words in their command line, too: ``grep pescador-process-1``, ``strace python -c ...``.
     """
     match arguments:
         case [_, *options, "-c", code, mark] if code.startswith(PROGRAM) and mark.startswith(MARK):

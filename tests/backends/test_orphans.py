@@ -63,7 +63,7 @@ WAITS = "import sys; sys.path[:] = []; print('waits', flush=True); sys.stdin.rea
 
 
 def command_of(owner, python=sys.executable):
-    return [python, "-c", WAITS, f"pescador-worker-{owner}"]
+    return [python, "-c", WAITS, f"{orphans.MARK}{owner}"]
 
 
 # Processes
@@ -73,7 +73,7 @@ def test_a_process_of_ours_is_known_by_its_whole_command_line():
     assert orphans.owner_of(python_command("pass")) == this_owner()
 
 
-MARK = f"pescador-worker-{dead()}"
+MARK = f"{orphans.MARK}{dead()}"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,8 @@ MARK = f"pescador-worker-{dead()}"
         (["strace", "-f", "python", "-c", WAITS, MARK], False),
         (["bash", "-c", f"python -c {WAITS}", MARK], False),
         (["python", "-c", WAITS, f"{MARK}0"], False),
-        (["python", "-c", WAITS, "pescador-worker-999999999-1"], False),
+        (["python", "-c", WAITS, f"{orphans.MARK}999999999-1"], False),
+        (["python", "-c", WAITS, f"pescador-worker-{dead()}"], False),
         (["python", "-c", WAITS, f"my-{MARK}"], False),
     ],
 )
