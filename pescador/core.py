@@ -340,6 +340,14 @@ class Streamer(Openable, Generic[T_co]):
         return duplicate
 
     def __getstate__(self) -> dict[str, Any]:
+        self.check_recipe()
+        state = self.__dict__.copy()
+        state["_open_copies"] = None
+        state.pop("_context", None)
+        return state
+
+    def check_recipe(self) -> None:
+        """Raise PescadorError if this stream cannot be opened elsewhere (for authors of backends)."""
         self._refuse_activated("pickled or deep-copied")
         if isinstance(self.streamer, Iterator):
             raise PescadorError(
@@ -347,10 +355,6 @@ class Streamer(Openable, Generic[T_co]):
                 "an open iterator has no recipe to start it again. Give the function and its arguments "
                 "instead: Streamer(buffer_stream, stream, 16), not Streamer(buffer_stream(stream, 16))"
             )
-        state = self.__dict__.copy()
-        state["_open_copies"] = None
-        state.pop("_context", None)
-        return state
 
     def _refuse_activated(self, what: str) -> None:
         if self.is_activated_copy:

@@ -14,6 +14,7 @@ import pickle
 import sys
 from abc import abstractmethod
 from collections.abc import Iterable
+from multiprocessing import current_process
 from typing import Any
 
 from ..core import Streamer
@@ -66,6 +67,7 @@ class ProcessBackend(Backend):
         setup = {
             "consumer": str(this_owner()),
             "script": (script.names(), script.filename()),
+            "authkey": bytes(current_process().authkey),  # which proxies of a manager need
             "world": World(),
         }
         try:

@@ -18,6 +18,7 @@ import socket
 import threading
 import traceback
 from array import array
+from multiprocessing import current_process
 
 from ..memory import allocate_with
 from . import script, wire
@@ -45,6 +46,7 @@ def main(link_descriptor: int, bell: int) -> None:
         setup = pickle.loads(message)
         consumer = _watch(setup["consumer"])
         script.install(*setup["script"])
+        current_process().authkey = setup["authkey"]
         setup["world"].enter()
         make_sender, options = setup["transport"]
         sender: Sender = make_sender(link, **options)

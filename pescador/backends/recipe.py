@@ -337,13 +337,12 @@ class _Pickler(script.Pickler):
         self._functions: set[int] = set()  # ids of the functions of streams
 
     def persistent_id(self, value: Any) -> Any:
-        kind = type(value)
+        kind = type(value)  # called for each object that is pickled
         if kind in _NEVER:
             return None
-        many = _MANY.get(kind)
-        if many is not None:
-            if len(value) < many:
-                return super().persistent_id(value)
+        if kind in _MANY:
+            if len(value) < _MANY[kind]:
+                return script.GLOBALS_ID if value is script.GLOBALS else None
         elif kind is np.ndarray or kind is np.memmap:
             return None if value.nbytes < SHARED_BYTES else self._array_id(value)
         elif kind is FunctionType:
@@ -382,10 +381,19 @@ class _Pickler(script.Pickler):
         )  # fmt: skip
 
     def reducer_override(self, value: Any) -> Any:
-        if type(value) is np.ndarray and value.nbytes >= SHARED_BYTES and _is_broadcast(value):
+        kind = type(value)
+        if kind is Streamer:
+            value.check_recipe()
+            return _streamer, (value.streamer, value.args, value.kwargs)
+        if kind is np.ndarray and value.nbytes >= SHARED_BYTES and _is_broadcast(value):
             ends = tuple(slice(None if step else 1) for step in value.strides)
             return np.broadcast_to, (value[ends], value.shape)
         return super().reducer_override(value)
+
+
+def _streamer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Streamer[Any]:
+    """Return a stream of which this is the recipe: in half the bytes and time of its state."""
+    return Streamer(function, *args, **kwargs)
 
 
 class _Cycle(Exception):  # noqa: N818  # no error: the recipe is pickled in one piece then

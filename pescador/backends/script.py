@@ -27,13 +27,23 @@ from typing import Any, Final
 import cloudpickle
 import numpy as np
 
-__all__ = ["MAIN", "Pickler", "Unpickler", "filename", "install", "is_by_value", "names"]
+__all__ = [
+    "GLOBALS",
+    "GLOBALS_ID",
+    "MAIN",
+    "Pickler",
+    "Unpickler",
+    "filename",
+    "install",
+    "is_by_value",
+    "names",
+]
 
 MAIN: Final = ("__main__", "__mp_main__")
 
 # In place of the namespace of the script. Not empty, for cloudpickle would fill it then.
-_GLOBALS: Final[dict[str, Any]] = {"__name__": "__main__"}
-_GLOBALS_ID: Final = ("main",)
+GLOBALS: Final[dict[str, Any]] = {"__name__": "__main__"}
+GLOBALS_ID: Final = ("main",)
 
 # A function or class that refers to more than this, by whatever globals, is not found by name.
 MAX_NAME_BYTES = 1 << 18
@@ -55,11 +65,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, 5)
-        self.globals_ref[id(vars(sys.modules["__main__"]))] = _GLOBALS
+        self.globals_ref[id(vars(sys.modules["__main__"]))] = GLOBALS
 
     def persistent_id(self, value: Any) -> Any:
         """Return what to send in place of an object; None sends the object itself."""
-        return _GLOBALS_ID if value is _GLOBALS else None
+        return GLOBALS_ID if value is GLOBALS else None
 
     def reducer_override(self, value: Any) -> Any:
         """Return how to make an object again, where pickle or cloudpickle would not do."""
@@ -73,7 +83,7 @@ class Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         """Return what an identity stands for."""
-        if pid == _GLOBALS_ID:
+        if pid == GLOBALS_ID:
             return vars(sys.modules["__main__"])
         raise pickle.UnpicklingError(f"unknown identity {pid!r}")
 
