@@ -1,0 +1,254 @@
+"""Which parts of an item its generator still holds, so that it may write to them when it goes on.
+
+A worker must copy these, and should copy nothing else. Python tells by its reference counts: at the moment
+when a generator has yielded, the references to a part of an item are those of the item and of the functions
+through which the item passes here, and of nobody else unless the part is *held*. How many they are depends
+on the version of Python and on these very functions. So nothing is assumed: before its first stream, a
+worker sends itself an item that is surely not held (:meth:`.worker.WorkerLoop.probe`), and what it counts on
+that way is what every part must have.
+
+Invariants:
+
+- A part counts as held if there is one reference more than that, to itself or to the array that it views;
+  and if what it views is no array, for then nobody can tell who else uses that memory.
+- Whatever lies in a container or an object that is held is held, too.
+- To count too many costs a copy. There is no way to count too few: whoever may write has a reference.
+  Undefined is what compiled code does that keeps a bare pointer, and what other threads of a generator do
+  with an item after it was yielded.
+"""
+
+from __future__ import annotations
+
+import array
+import copy
+import functools
+import sys
+from collections import deque
+from collections.abc import Sequence
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import tensors
+
+__all__ = ["ATOMS", "Ownership", "references"]
+
+
+def references(parts: Sequence[Any]) -> list[tuple[int, int]]:
+    """Return how many references there are to each of some parts of an item, and to what it views."""
+    return [(sys.getrefcount(part), sys.getrefcount(getattr(part, "base", None))) for part in parts]
+
+
+class Ownership:
+    """Makes private what a generator still holds, where items stay in this process.
+
+    Attributes
+    ----------
+    copied : int
+        Bytes of arrays that were copied so far.
+    """
+
+    def __init__(self) -> None:
+        self.copied = 0
+        self._n_copies = 0
+        self._sole_item = 0
+        self._sole, self._sole_base = 0, 0
+
+    def private(self, item: Any, n_references: int) -> Any:
+        """Return an item with copies of all arrays that somebody else refers to.
+
+        The first one must be a dict of one array that nobody else refers to, and which is a view.
+
+        Parameters
+        ----------
+        item : object
+            Anything. A container that is held comes as a shallow copy, an object only if there are arrays in
+            it. All else is what it was.
+        n_references : int
+            What :func:`sys.getrefcount` says where this is called.
+        """
+        if not self._sole:
+            self._sole_item = n_references
+            ((self._sole, self._sole_base),) = references(list(item.values()))
+            return item
+        held = n_references != self._sole_item
+        if type(item) is dict and not held and self._has_nothing_shared(list(item.values())):
+            return item
+        n_base = references([item])[0][1] if isinstance(item, np.ndarray) else 0
+        try:
+            return item if type(item) in ATOMS else self._private(item, held, n_base, {})
+        except RecursionError:  # too deep to be looked through
+            return item
+
+    def _has_nothing_shared(self, parts: list[Any]) -> bool:
+        """Whether all parts are surely private: a quick test for what most items are like."""
+        sole = self._sole
+        for part, (n, n_base) in zip(parts, references(parts)):  # noqa: B905  # strict=True takes longer
+            if type(part) is np.ndarray:
+                if n != sole or part.dtype.hasobject:
+                    return False
+                if (part.base is not None or not part.flags.behaved) and self._is_shared(part, n_base):
+                    return False
+            elif type(part) not in ATOMS:
+                return False
+        return True
+
+    def _private(self, value: Any, held: bool, n_base: int, memo: dict[int, Any]) -> Any:
+        kind: Any = type(value)
+        if kind is np.ndarray and not value.dtype.hasobject:
+            return self._copy(value) if held or self._is_shared(value, n_base) else value
+        if id(value) in memo:
+            return memo[id(value)]
+        if isinstance(value, _CONTAINERS):
+            return self._private_container(value, held, memo)
+        memo[id(value)] = value
+        if isinstance(value, tuple):
+            return self._private_tuple(value, held, memo)
+        if isinstance(value, np.ndarray):
+            return self._private_array(value, held or self._is_shared(value, n_base), memo)
+        if isinstance(value, _BUFFERS):
+            return self._counted(copy.copy(value)) if held else value
+        if isinstance(value, np.void):
+            return self._counted(value.copy())  # it is a view of its array
+        if isinstance(value, set):
+            return copy.copy(value) if held else value
+        if isinstance(value, _OPAQUE):
+            return value
+        if tensors.is_tensor(value):
+            return self._counted(tensors.private(value))
+        if _is_array_like(kind):
+            return self._counted(_deep_copy(value))
+        return self._private_object(value, value, held, memo)
+
+    def _is_shared(self, value: Any, n_base: int) -> bool:
+        """Whether somebody else may use the memory of an array, or its consumer can't as it should."""
+        base = value.base
+        if base is not None and (
+            n_base != self._sole_base or type(base) is not np.ndarray or base.base is not None
+        ):
+            return True
+        return not value.flags.behaved  # aligned and writeable
+
+    def _copy(self, value: Any) -> Any:
+        self.copied += value.nbytes
+        return self._counted(value.copy("K"))
+
+    def _counted(self, mine: Any) -> Any:
+        self._n_copies += 1
+        return mine
+
+    def _private_parts(self, parts: list[Any], held: bool, memo: dict[int, Any]) -> list[Any] | None:
+        """Return the parts as they are to be sent; None if all are as they were."""
+        if ATOMS.issuperset(map(type, parts)):
+            return None
+        sole, changed = self._sole, False
+        for i, (n, n_base) in enumerate(references(parts)):
+            part = parts[i]
+            if type(part) not in ATOMS:
+                mine = self._private(part, held or n != sole, n_base, memo)
+                if mine is not part:
+                    parts[i] = mine
+                    changed = True
+        return parts if changed else None
+
+    def _private_container(self, value: Any, held: bool, memo: dict[int, Any]) -> Any:
+        mine = memo[id(value)] = copy.copy(value) if held else value
+        is_dict = isinstance(value, dict)
+        parts = self._private_parts(list(value.values() if is_dict else value), held, memo)
+        if parts is not None:
+            for key, part in zip(list(value) if is_dict else range(len(parts)), parts, strict=True):
+                mine[key] = part
+        return mine
+
+    def _private_tuple(self, value: Any, held: bool, memo: dict[int, Any]) -> Any:
+        parts = self._private_parts(list(value), held, memo)
+        if parts is None:
+            return value
+        mine = tuple.__new__(type(value), parts)
+        if hasattr(mine, "__dict__"):
+            vars(mine).update(vars(value))
+        return mine
+
+    def _private_array(self, value: Any, shared: bool, memo: dict[int, Any]) -> Any:
+        """Return an array of objects, or of a subclass, which may have attributes."""
+        if value.dtype.hasobject and value.dtype.names:
+            return self._counted(_deep_copy(value))
+        if isinstance(value, np.ma.MaskedArray):
+            return self._copy(value)  # also its mask, of which one can't tell so easily
+        mine = memo[id(value)] = self._copy(value) if shared else value
+        if value.dtype.hasobject:
+            parts = self._private_parts(list(value.flat), shared, memo)
+            if parts is not None:
+                for index, part in zip(np.ndindex(value.shape), parts, strict=True):
+                    mine[index] = part
+        return mine if type(value) is np.ndarray else self._private_object(value, mine, shared, memo)
+
+    def _private_object(self, value: Any, mine: Any, held: bool, memo: dict[int, Any]) -> Any:
+        """Return `mine`, which is `value` or a copy of it, with the attributes that it should have.
+
+        If there are arrays in them it becomes a copy, where it is held.
+        """
+        names, attributes = _attributes(value)
+        n_copies = self._n_copies
+        parts = self._private_parts(attributes, held, memo)
+        if parts is None or n_copies == self._n_copies:
+            return mine
+        try:
+            if held and mine is value:
+                mine = copy.copy(value)
+            for name, part in zip(names, parts, strict=True):
+                object.__setattr__(mine, name, part)
+        except Exception:  # it can't be copied, so it is shared
+            return value
+        return mine
+
+
+def _deep_copy(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # it can't be copied, so it is shared
+        return value
+
+
+def _attributes(value: Any) -> tuple[list[str], list[Any]]:
+    """Return names and values of the attributes of an object, to which nobody refers more than before."""
+    kind: Any = type(value)
+    names: list[str] = []
+    values: list[Any] = []
+    if kind.__dictoffset__ and type(vars(value)) is dict:
+        names += vars(value)
+        values += vars(value).values()
+    for name in _slots(kind):
+        if hasattr(value, name):
+            names.append(name)
+            values.append(getattr(value, name))
+    return names, values
+
+
+@functools.lru_cache(maxsize=1024)
+def _slots(kind: Any) -> list[str]:
+    """Return the names of the attributes that are not in the dict of an object."""
+    return [
+        name
+        for base in kind.__mro__
+        for name, descriptor in vars(base).items()
+        if isinstance(descriptor, MemberDescriptorType) and "__slots__" in vars(base)
+    ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_array_like(kind: Any) -> bool:
+    """Whether it is a tensor, table or image of another library, which may share its memory."""
+    return any(hasattr(kind, name) for name in ("__array__", "__array_interface__", "__dlpack__"))
+
+
+ATOMS = frozenset(
+    [type(None), bool, int, float, complex, str, bytes, type(...), range]
+    + [np.dtype(code).type for code in "?bhilqpBHILQPefdgFDGSUMm"]
+)
+"""Types of which nothing can be written to."""
+
+_CONTAINERS = (dict, list, deque)
+_BUFFERS = (bytearray, array.array)
+_OPAQUE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, frozenset, np.generic)
