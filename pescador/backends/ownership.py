@@ -20,6 +20,7 @@ Invariants:
 from __future__ import annotations
 
 import array
+import contextlib
 import copy
 import functools
 import sys
@@ -51,7 +52,8 @@ class Ownership:
 
     def __init__(self) -> None:
         self.copied = 0
-        self._n_copies = 0
+        self._n_copies = 0  # of arrays, and of what is like them
+        self._copied_in: set[int] = set()  # ids of parts of this item in which there are such
         self._sole_item = 0
         self._sole, self._sole_base = 0, 0
 
@@ -76,6 +78,7 @@ class Ownership:
         if type(item) is dict and not held and self._has_nothing_shared(list(item.values())):
             return item
         n_base = references([item])[0][1] if isinstance(item, np.ndarray) else 0
+        self._copied_in.clear()
         try:
             return item if type(item) in ATOMS else self._private(item, held, n_base, {})
         except RecursionError:  # too deep to be looked through
@@ -95,14 +98,23 @@ class Ownership:
         return True
 
     def _private(self, value: Any, held: bool, n_base: int, memo: dict[int, Any]) -> Any:
-        kind: Any = type(value)
-        if kind is np.ndarray and not value.dtype.hasobject:
+        if type(value) is np.ndarray and not value.dtype.hasobject:
             return self._copy(value) if held or self._is_shared(value, n_base) else value
         if id(value) in memo:
+            self._n_copies += id(value) in self._copied_in
             return memo[id(value)]
+        n_copies = self._n_copies
+        memo[id(value)] = value
+        mine = memo[id(value)] = self._private_other(value, held, n_base, memo)
+        if self._n_copies != n_copies:
+            self._copied_in.add(id(value))
+        return mine
+
+    def _private_other(self, value: Any, held: bool, n_base: int, memo: dict[int, Any]) -> Any:
+        """Do the same for what is no plain array; what refers to itself finds in `memo` what it becomes."""
+        kind: Any = type(value)
         if isinstance(value, _CONTAINERS):
             return self._private_container(value, held, memo)
-        memo[id(value)] = value
         if isinstance(value, tuple):
             return self._private_tuple(value, held, memo)
         if isinstance(value, np.ndarray):
@@ -119,7 +131,7 @@ class Ownership:
             return self._counted(tensors.private(value))
         if _is_array_like(kind):
             return self._counted(_deep_copy(value))
-        return self._private_object(value, value, held, memo)
+        return self._private_object(value, held, memo)
 
     def _is_shared(self, value: Any, n_base: int) -> bool:
         """Whether somebody else may use the memory of an array, or its consumer can't as it should."""
@@ -132,7 +144,7 @@ class Ownership:
 
     def _copy(self, value: Any) -> Any:
         self.copied += value.nbytes
-        return self._counted(value.copy("K"))
+        return self._counted(value.copy("F" if value.flags.fnc else "C"))
 
     def _counted(self, mine: Any) -> Any:
         self._n_copies += 1
@@ -182,26 +194,30 @@ class Ownership:
             if parts is not None:
                 for index, part in zip(np.ndindex(value.shape), parts, strict=True):
                     mine[index] = part
-        return mine if type(value) is np.ndarray else self._private_object(value, mine, shared, memo)
+        if type(value) is not np.ndarray:
+            self._give_attributes(value, mine, shared, memo)
+        return mine
 
-    def _private_object(self, value: Any, mine: Any, held: bool, memo: dict[int, Any]) -> Any:
-        """Return `mine`, which is `value` or a copy of it, with the attributes that it should have.
+    def _private_object(self, value: Any, held: bool, memo: dict[int, Any]) -> Any:
+        """Return an object, or a copy of it if it is held and there are arrays in it."""
+        mine = memo[id(value)] = _blank(value) if held else value
+        if mine is not None and self._give_attributes(value, mine, held, memo):
+            return mine
+        return value
 
-        If there are arrays in them it becomes a copy, where it is held.
-        """
-        names, attributes = _attributes(value)
+    def _give_attributes(self, value: Any, mine: Any, held: bool, memo: dict[int, Any]) -> bool:
+        """Give `mine` the attributes of `value` if there is an array in them that had to be copied."""
+        places, attributes = _attributes(value)
         n_copies = self._n_copies
         parts = self._private_parts(attributes, held, memo)
         if parts is None or n_copies == self._n_copies:
-            return mine
-        try:
-            if held and mine is value:
-                mine = copy.copy(value)
-            for name, part in zip(names, parts, strict=True):
-                object.__setattr__(mine, name, part)
-        except Exception:  # it can't be copied, so it is shared
-            return value
-        return mine
+            return False
+        for place, part in zip(places, parts, strict=True):
+            if isinstance(place, str):
+                vars(mine)[place] = part
+            else:
+                place.__set__(mine, part)
+        return True
 
 
 def _deep_copy(value: Any) -> Any:
@@ -211,29 +227,44 @@ def _deep_copy(value: Any) -> Any:
         return value
 
 
-def _attributes(value: Any) -> tuple[list[str], list[Any]]:
-    """Return names and values of the attributes of an object, to which nobody refers more than before."""
+def _blank(value: Any) -> Any:
+    """Return an object of the same type that has no attributes yet; None if there can be none.
+
+    None of the type's own code is run for that.
+    """
+    try:
+        return object.__new__(type(value))
+    except TypeError:  # it is made by compiled code
+        return None
+
+
+def _attributes(value: Any) -> tuple[list[Any], list[Any]]:
+    """Return where the attributes of an object are (names, and descriptors of slots), and what they are.
+
+    To these, nobody refers more than before.
+    """
     kind: Any = type(value)
-    names: list[str] = []
+    places: list[Any] = []
     values: list[Any] = []
     if kind.__dictoffset__ and type(vars(value)) is dict:
-        names += vars(value)
+        places += vars(value)
         values += vars(value).values()
-    for name in _slots(kind):
-        if hasattr(value, name):
-            names.append(name)
-            values.append(getattr(value, name))
-    return names, values
+    for slot in _slots(kind):
+        with contextlib.suppress(AttributeError):  # there is nothing in it
+            values.append(slot.__get__(value))
+            places.append(slot)
+    return places, values
 
 
 @functools.lru_cache(maxsize=1024)
-def _slots(kind: Any) -> list[str]:
-    """Return the names of the attributes that are not in the dict of an object."""
+def _slots(kind: Any) -> list[Any]:
+    """Return the descriptors of the attributes that are not in the dict of an object."""
     return [
-        name
+        descriptor
         for base in kind.__mro__
-        for name, descriptor in vars(base).items()
-        if isinstance(descriptor, MemberDescriptorType) and "__slots__" in vars(base)
+        if "__slots__" in vars(base)
+        for descriptor in vars(base).values()
+        if isinstance(descriptor, MemberDescriptorType)
     ]
 
 
