@@ -11,8 +11,10 @@ are views of the body, which must be writeable, aligned, and belong to this item
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
+import pickletools
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -22,6 +24,8 @@ import cloudpickle
 import numpy as np
 
 from ..exceptions import WorkerError
+from . import tensors
+from .errors import Unloadable
 from .ring import ALIGNMENT
 from .segment import Bytes
 from .wire import NOWHERE, Extent, pack_extents, unpack_extents
@@ -35,6 +39,7 @@ MAX_SCHEMAS = 1000
 
 _SMALL_ALIGNMENT = 16  # bytes, for parts of less than ALIGNMENT bytes
 _COUNT = struct.Struct("<I")
+_NUMBER = struct.Struct("<I")
 
 
 class Record:
@@ -154,7 +159,7 @@ class Schema(Layout):
 
     def definition(self) -> bytes:
         """Return what the consumer must know to decode items of this schema."""
-        return dump((self.number, self._fields))
+        return _NUMBER.pack(self.number) + dump(self._fields)
 
     def join(self, parts: Sequence[Any]) -> bytes:
         if len(parts) == 1:
@@ -259,10 +264,16 @@ class Decoder:
     def __init__(self) -> None:
         self._schemas: dict[int, list[_Field]] = {}
         self._plain: dict[int, list[tuple[Any, ...]]] = {}  # what most items need of these
+        self._unloadable: dict[int, Unloadable] = {}
 
     def define(self, definition: bytes | memoryview) -> None:
         """Take note of a schema."""
-        number, fields = pickle.loads(definition)
+        (number,) = _NUMBER.unpack_from(definition)
+        try:
+            fields = _load(memoryview(definition)[_NUMBER.size :], [])
+        except Unloadable as error:  # a dtype may have anything as its metadata
+            self._unloadable[number] = error
+            return
         self._schemas[number] = fields
         self._plain[number] = [
             (field.key, field.shape, field.dtype, field.offset, field.order, field.is_scalar)
@@ -278,6 +289,11 @@ class Decoder:
             As it was sent.
         body : bytearray or array of uint8
             Writeable memory that belongs to the item from now on.
+
+        Raises
+        ------
+        Unloadable
+            From whatever the item raises when it is loaded.
         """
         if schema == PICKLED:
             return _unpickled(body)
@@ -287,7 +303,7 @@ class Decoder:
                 array: Any = np.ndarray(shape, dtype, body, offset, None, order)
                 item[key] = array[()] if is_scalar else array
         except KeyError:
-            raise _unknown(schema) from None
+            raise self._unknown(schema) from None
         except TypeError as error:
             raise _does_not_fit(schema, body, error) from error
         return item
@@ -314,7 +330,13 @@ class Decoder:
         try:
             return self._schemas[schema]
         except KeyError:
-            raise _unknown(schema) from None
+            raise self._unknown(schema) from None
+
+    def _unknown(self, schema: int) -> Exception:
+        unloadable = self._unloadable.get(schema)
+        if unloadable is not None:
+            return Unloadable(unloadable.kind, unloadable.error)
+        return WorkerError(f"a worker sent an item of the unknown schema {schema}")
 
 
 def dump(value: Any, buffers: list[pickle.PickleBuffer] | None = None) -> bytes:
@@ -347,15 +369,23 @@ def _dump_with_arrays(item: Any, buffers: list[pickle.PickleBuffer]) -> bytes:
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        return _reduced(value) if type(value) is np.ndarray else NotImplemented
+        return _reduced(value)
 
 
 class _CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     def reducer_override(self, value: Any) -> Any:
-        return _reduced(value) if type(value) is np.ndarray else super().reducer_override(value)
+        reduced = _reduced(value)
+        return super().reducer_override(value) if reduced is NotImplemented else reduced
 
 
-def _reduced(array: Any) -> Any:
+def _reduced(value: Any) -> Any:
+    """Return how an array or a tensor is made again; NotImplemented where it says so itself."""
+    if type(value) is np.ndarray:
+        return _reduced_array(value)
+    return tensors.reduced(value) if tensors.is_tensor(value) else NotImplemented
+
+
+def _reduced_array(array: Any) -> Any:
     """Return how an array is made again, where NumPy's own pickle does not do.
 
     That keeps read-only arrays read-only, copies dates twice, and makes big-endian dates and strided
@@ -406,10 +436,6 @@ def _aligned(offset: int, n_bytes: int) -> int:
     return -(-offset // alignment) * alignment
 
 
-def _unknown(schema: int) -> WorkerError:
-    return WorkerError(f"a worker sent an item of the unknown schema {schema}")
-
-
 def _does_not_fit(schema: int, body: Any, error: Exception) -> WorkerError:
     return WorkerError(f"a worker sent {len(body)} bytes that do not fit schema {schema}: {error}")
 
@@ -429,7 +455,48 @@ def _unpickled(body: Any) -> Any:
         if end > len(memory):
             raise WorkerError(f"a worker sent a broken item: {end} bytes in a body of {len(memory)}")
         parts.append(memory[offset:end])
+    return _load(parts[0], parts[1:])
+
+
+def _load(data: memoryview, buffers: list[memoryview]) -> Any:
     try:
-        return pickle.loads(parts[0], buffers=parts[1:])
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise WorkerError(f"a worker sent a broken item of {len(memory)} bytes: {error}") from error
+        return pickle.loads(data, buffers=buffers)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # What pickle itself raises comes from no other frame than this one.
+        is_broken = isinstance(error, pickle.UnpicklingError | EOFError)
+        if is_broken and (error.__traceback__ is None or error.__traceback__.tb_next is None):
+            raise WorkerError(f"a worker sent a broken item of {len(data)} bytes: {error}") from error
+        raise Unloadable(_first_type(bytes(data)), error) from None
+
+
+def _first_type(data: bytes) -> str:
+    """Return the name of the first class or function that a pickle refers to, '' if there is none.
+
+    That is the item's own type, unless it is a container of Python's. Of a class that cloudpickle sends
+    along, its name is the first text after the function that makes it.
+    """
+    found = ""
+    texts: list[str] = []  # those that belong to no name so far
+    memo: list[str] = []
+    pushed = ""
+    with contextlib.suppress(Exception):  # it is broken
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "MEMOIZE":
+                memo.append(pushed)
+                continue
+            pushed = argument if isinstance(argument, str) else ""
+            if opcode.name in ("BINGET", "LONG_BINGET"):
+                pushed = memo[int(argument)]  # type: ignore[arg-type]
+            elif opcode.name == "STACK_GLOBAL":
+                name = ".".join(texts[-2:])
+                del texts[-2:]
+                if found:  # the class of a class
+                    break
+                found = name
+                if not name.startswith("cloudpickle."):
+                    return found
+            if pushed:
+                texts.append(pushed)
+    return texts[0] if texts else found

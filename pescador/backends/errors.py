@@ -1,9 +1,11 @@
-"""Exceptions as bytes, and those of threads that cannot start."""
+"""Exceptions as bytes, of items that cannot be loaded, and of threads that cannot start.
+
+An exception is code of the user, too: it may raise anything when it is pickled, loaded or shown.
+"""
 
 from __future__ import annotations
 
 import _thread
-import contextlib
 import pickle
 import threading
 import traceback
@@ -13,7 +15,7 @@ import cloudpickle
 
 from ..exceptions import PescadorError, WorkerError
 
-__all__ = ["RemoteTraceback", "dump_error", "load_error", "start_thread"]
+__all__ = ["RemoteTraceback", "Unloadable", "describe_error", "dump_error", "load_error", "start_thread"]
 
 BEGIN_SECONDS = 5.0
 
@@ -29,16 +31,45 @@ class RemoteTraceback(Exception):  # noqa: N818  # it is no error, but shows whe
         return f'\n"""\n{self.text}"""'
 
 
+class Unloadable(Exception):  # noqa: N818  # `error` is the error
+    """Raised for an item that raised when it was loaded.
+
+    Attributes
+    ----------
+    kind : str
+        The type of the item, as far as it is known.
+    error : BaseException
+        What it raised; not the cause, for then this one would have no traceback but that.
+    """
+
+    def __init__(self, kind: str, error: BaseException) -> None:
+        super().__init__(kind, error)
+        self.kind = kind
+        self.error = error
+
+
+def describe_error(error: BaseException | None) -> str:
+    """Return the type and the text of an exception, if it has one."""
+    kind = type(error).__name__
+    try:
+        text = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as other:
+        return f"{kind} (its text raises {type(other).__name__})"
+    return f"{kind}: {text}" if text else kind
+
+
 def dump_error(error: BaseException) -> tuple[bytes | None, str]:
     """Return an exception as a pickle, None if it can't be pickled and loaded again, and its traceback."""
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception:  # an exception whose __str__ raises
+    except BaseException:  # an exception whose __str__ raises; a Ctrl-C is the consumer's business
         text = "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__ + "\n"
     try:
         data: bytes | None = cloudpickle.dumps(error, 5)
         pickle.loads(data)  # type: ignore[arg-type]
-    except Exception:
+    except BaseException:
         data = None
     return data, text
 
@@ -51,8 +82,12 @@ def load_error(dumped: tuple[bytes | None, str], where: str) -> BaseException:
     data, text = dumped
     error: Any = None
     if data is not None:
-        with contextlib.suppress(Exception):
+        try:
             error = pickle.loads(data)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            error = None
     if not isinstance(error, BaseException):
         return WorkerError(f"a stream raised in {where}, and the exception can't be sent as it is:\n{text}")
     error.__cause__ = RemoteTraceback(text)

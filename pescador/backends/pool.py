@@ -20,6 +20,7 @@ import math
 import os
 import threading
 import time
+import traceback
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
@@ -27,9 +28,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from ..core import Streamer
-from ..exceptions import PescadorError, WorkerError
+from ..exceptions import DataError, PescadorError, WorkerError
 from ..seeding import Seed
 from .base import Pool, Stream, StreamStats, WorkerStats
+from .errors import Unloadable, describe_error
 
 __all__ = ["Channel", "End", "Failure", "WorkerHandle", "WorkerPool", "in_slices"]
 
@@ -130,11 +132,28 @@ class Channel(Generic[T]):
             self._finish()
             raise entry.error
         worker = self._worker
-        item: T = worker.deliver(entry)
+        try:
+            item: T = worker.deliver(entry)
+        except Unloadable as error:
+            entry = None  # or its memory would be kept with what is raised here
+            raise self._unloadable(error) from error.error
         self._taken += 1
         if 2 * self._taken >= self._window:
             self.return_credits()
         return item
+
+    def _unloadable(self, unloadable: Unloadable) -> DataError:
+        """End the stream because of an item; return what to raise."""
+        self.close()
+        error = unloadable.error
+        # Or they would keep the item's memory, which is the worker's, for as long as the error is kept.
+        traceback.clear_frames(unloadable.__traceback__)
+        traceback.clear_frames(error.__traceback__)
+        what = f"an item ({unloadable.kind})" if unloadable.kind else "an item"
+        return DataError(
+            f"{what} of {self.name} cannot be loaded: {describe_error(error)}. What can be pickled need not "
+            "load again in another process; yield arrays, or use backend='thread'"
+        )
 
     def _wait(self) -> Any:
         while True:

@@ -11,7 +11,7 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,11 +24,12 @@ from .codec import Encoder, Layout, Record, Schema
 from .errors import dump_error
 from .link import Link, Naps, close_all
 from .loading import Shelf
+from .ownership import references
 from .pack import Pack
 from .segment import Bytes
 from .transport import Sender
 from .wire import NOWHERE, Extent
-from .worker import Stop, Unsendable, WorkerLoop, WorkerStream
+from .worker import Stop, Unsendable, WorkerLoop
 from .world import World, seed_globals
 
 __all__ = ["ProcessLoop"]
@@ -66,7 +67,8 @@ class ProcessLoop(WorkerLoop):
         self.lock = threading.RLock()
         self._pack = Pack()
         self.copied = 0  # bytes
-        self._sole_owner: tuple[int, int, int] | None = None
+        # How many references there are to an item, and to an array in it, that nobody else refers to.
+        self._sole_owner: tuple[int, tuple[int, int]] | None = None
         self._flushed = 0.0  # when the last pack was sent
         self._n_sent = 0  # messages
         self._wait_mark = -1  # how many of them had come when the consumer last waited,
@@ -157,12 +159,13 @@ class ProcessLoop(WorkerLoop):
         except BaseException as error:
             raise Unsendable from error
         if self._sender.given_out:
-            owners = self._owners(item, parts)
+            owners = sys.getrefcount(item), references(parts)
             if self._sole_owner is None:  # see probe()
-                self._sole_owner = owners[0]
+                self._sole_owner = owners[0], owners[1][0]
                 return
-            if self._sole_owner in owners and isinstance(layout, Schema):
-                self._send_scattered(number, layout, parts, owners)
+            n_item, sole = self._sole_owner
+            if n_item == owners[0] and sole in owners[1] and isinstance(layout, Schema):
+                self._send_scattered(number, layout, parts, [counts == sole for counts in owners[1]])
                 return
         if layout.is_new and isinstance(layout, Schema):
             self._define(layout)
@@ -170,38 +173,27 @@ class ProcessLoop(WorkerLoop):
 
     def _define(self, schema: Schema) -> None:
         """Tell the consumer of a schema."""
+        try:
+            definition = schema.definition()
+        except BaseException as error:  # the metadata of a dtype can't be pickled
+            raise Unsendable from error
         schema.is_new = False
         with self.lock:
             self.flush()
-            self._put(wire.SCHEMA + schema.definition(), [])
-
-    def _owners(self, item: Any, parts: Sequence[Any]) -> list[tuple[int, int, int]]:
-        """Return how many references there are to an item, each of its arrays, and what the arrays view."""
-        return [
-            (sys.getrefcount(item), sys.getrefcount(part), sys.getrefcount(getattr(part, "base", None)))
-            for part in parts
-        ]
+            self._put(wire.SCHEMA + definition, [])
 
     def probe(self) -> None:
-        """Find out what :meth:`_owners` gives for an item that nobody else refers to.
-
-        That depends on the version of Python, and on how many functions an item passes through.
-        """
-
-        def source() -> Generator[Any, None, None]:
-            yield {"x": np.ndarray(8, np.uint8, np.zeros(8, np.uint8))}
-
         self._sender.given_out[0] = NOWHERE
-        self._run_slice(WorkerStream(0, source(), None, 1))
+        super().probe()
         self._sender.given_out.clear()
 
     def _send_scattered(
-        self, number: int, schema: Schema, parts: Sequence[Any], owners: Sequence[Any]
+        self, number: int, schema: Schema, parts: Sequence[Any], is_sole: Sequence[bool]
     ) -> None:
         """Send an item with arrays that were made in the memory of the transport: those are not copied."""
         if schema.is_new:
             self._define(schema)
-        sole = {id(part) for part, count in zip(parts, owners, strict=True) if count == self._sole_owner}
+        sole = {id(part) for part, is_so in zip(parts, is_sole, strict=True) if is_so}
         placed: list[Extent] = []
 
         def place(part: Any, field: Any) -> Extent:

@@ -1,4 +1,4 @@
-"""The ring buffer: where a worker puts large items, and the leases of a consumer.
+"""The ring buffer: where a worker puts large items.
 
 A ring is one segment of shared memory. Only the worker allocates in it and writes to it; the consumer
 reads, and says which records it no longer needs::
@@ -13,6 +13,8 @@ no flag lies in shared memory. That a record is complete, or no longer needed, t
 through a socket, and the system calls that carry it are the memory barrier; so there is no order of
 plain stores on which anything would depend.
 
+What a consumer gets is a view, under a lease (see :mod:`.leases`).
+
 A record is put at the first free place behind the last (*next fit*). As leases may end in any order,
 what is held longer is stepped over. The worker keeps the list of occupied places in its own memory. When
 nothing fits it waits; should the consumer in turn wait for the worker, the item goes into a segment of its
@@ -25,16 +27,9 @@ held: the memory is mapped while any array refers to it.
 
 from __future__ import annotations
 
-import weakref
 from bisect import bisect_left, insort
-from collections import deque
-from typing import Any
 
-import numpy as np
-
-from .segment import Bytes
-
-__all__ = ["ALIGNMENT", "Allocator", "Leases"]
+__all__ = ["ALIGNMENT", "Allocator"]
 
 ALIGNMENT = 64  # bytes: a cache line, and what vector instructions like
 
@@ -79,54 +74,3 @@ class Allocator:
         """Give back a place."""
         del self._ends[offset]
         del self._starts[bisect_left(self._starts, offset)]
-
-
-class Leases:
-    """Makes arrays over records of shared memory, and tells when the last user of one is gone.
-
-    Such an array is watched by a weak reference, its *lease*. Views of it keep the array in turn, however
-    many they are and whatever their type, shape or class: NumPy has them refer to the first array of a chain,
-    and goes on to what is below that only if it is an array, too. So the memory must be none.
-
-    Attributes
-    ----------
-    ended : deque
-        Leases that have ended. They are appended by any thread, at any moment; that takes no lock.
-    """
-
-    def __init__(self) -> None:
-        self.ended: deque[_Lease] = deque()
-        self._end = self.ended.append
-        self._open: dict[int, _Lease] = {}  # a weak reference that is dropped tells nothing
-
-    def lend(self, memory: Any, offset: int, n_bytes: int, record: Any) -> Bytes:
-        """Return an array over a part of `memory`, a buffer that is no array.
-
-        :meth:`take_ended` gives `record` when it and all its views are gone.
-        """
-        array: Bytes = np.ndarray((n_bytes,), _BYTE, memory, offset)
-        lease = _Lease(array, self._end)
-        lease.record = record
-        self._open[id(lease)] = lease
-        return array
-
-    def take_ended(self) -> list[Any]:
-        """Return the records whose leases have ended since the last call."""
-        records: list[Any] = []
-        while self.ended:
-            try:
-                lease = self.ended.popleft()
-            except IndexError:  # another thread was faster
-                break
-            del self._open[id(lease)]
-            records.append(lease.record)
-        return records
-
-
-class _Lease(weakref.ref[Any]):
-    __slots__ = ("record",)
-
-    record: Any
-
-
-_BYTE = np.dtype(np.uint8)

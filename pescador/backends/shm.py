@@ -32,9 +32,10 @@ from ..exceptions import ParameterError, PescadorError, WorkerError
 from . import segment, wire
 from .codec import Record
 from .launch import Process
+from .leases import Leases
 from .link import Link
 from .process import ProcessBackend
-from .ring import ALIGNMENT, Allocator, Leases
+from .ring import ALIGNMENT, Allocator
 from .segment import Bytes
 from .transport import Receiver, Sender
 from .wire import NOWHERE, AnyExtent, Extent
@@ -276,8 +277,9 @@ class RingReceiver(Receiver):
 
     def view(self, extent: AnyExtent) -> Bytes:
         number, offset, n_bytes = extent
-        if number in self._own:
-            return self._own.pop(number)
+        own = self._own.pop(number, None)
+        if own is not None:  # it is the worker's no longer, so it need not be given back
+            return self._leases.lend(own.base, 0, n_bytes, None)
         ring = self._rings.get(number)
         if ring is None or offset + n_bytes > len(ring) or offset % ALIGNMENT:
             raise WorkerError(f"a worker sent an item that is nowhere: {extent}")
@@ -306,5 +308,6 @@ class RingReceiver(Receiver):
             self._released.append(extent)
 
     def close(self) -> None:
+        self._leases.close()
         self._rings.clear()
         self._own.clear()

@@ -1,4 +1,4 @@
-"""In threads of this process: nothing is copied or encoded.
+"""In threads of this process: nothing is encoded, and only what a generator still holds is copied.
 
 For generators that wait, or that spend their time in code which releases the global interpreter lock.
 """
@@ -17,8 +17,9 @@ from ..core import Streamer
 from ..seeding import Seed
 from .base import Backend, Pool
 from .errors import start_thread
+from .ownership import Ownership
 from .pool import Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
-from .worker import WorkerLoop
+from .worker import Unsendable, WorkerLoop
 
 __all__ = ["ThreadBackend"]
 
@@ -116,6 +117,7 @@ class _ThreadHandle(WorkerHandle):
 
     def stats(self) -> Any:
         self.statistics.worker_wait = self._loop.waited
+        self.statistics.copied = self._loop.ownership.copied
         return super().stats()
 
     def join(self) -> None:
@@ -138,6 +140,8 @@ class _ThreadLoop(WorkerLoop):
         super().__init__()
         self.commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._handle = handle
+        self.ownership = Ownership()
+        self.probe()
 
     def next_command(self, block: bool) -> tuple[Any, ...] | None:
         try:
@@ -149,6 +153,10 @@ class _ThreadLoop(WorkerLoop):
         return recipe  # type: ignore[no-any-return]
 
     def send(self, number: int, item: Any) -> None:
+        try:
+            item = self.ownership.private(item, sys.getrefcount(item))
+        except Exception as error:  # there is no memory for a copy, most likely
+            raise Unsendable from error
         self._handle.put(number, item)
 
     def send_end(self, number: int) -> None:

@@ -15,10 +15,13 @@ from collections import deque
 from collections.abc import Generator
 from typing import Any
 
+import numpy as np
+
 from ..core import Streamer
 from ..exceptions import DataError, PescadorError
 from ..opening import Context
 from ..seeding import Seed
+from .errors import describe_error
 
 __all__ = ["Stop", "Unsendable", "WorkerLoop", "WorkerStream"]
 
@@ -95,6 +98,18 @@ class WorkerLoop(ABC):
 
     def flush(self) -> None:
         """Send what was kept to be sent together."""
+
+    def probe(self) -> None:
+        """Have :meth:`send` take an item that nobody else refers to; called before any stream is opened.
+
+        So it learns how many references there are to such an item, and to what is in it, see
+        :mod:`.ownership`. The array is a view, to count those to what it views as well.
+        """
+
+        def source() -> Generator[Any, None, None]:
+            yield {"x": np.ndarray(8, np.uint8, np.zeros(8, np.uint8))}
+
+        self._run_slice(WorkerStream(0, source(), None, 1))
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -250,7 +265,7 @@ class WorkerLoop(ABC):
 
         error = unsendable.__cause__
         failure = DataError(
-            f"an item cannot be sent to the consumer: {describe(item)}: {type(error).__name__}: {error}. "
+            f"an item cannot be sent to the consumer: {describe(item)}: {describe_error(error)}. "
             "Yield arrays or objects that can be pickled, or use backend='thread'"
         )
         failure.__cause__ = error

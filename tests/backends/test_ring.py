@@ -1,17 +1,13 @@
-"""Places in a ring, and the leases on them."""
+"""Places in a ring."""
 
-import gc
 import itertools
-import threading
 
-import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pescador.backends.ring import ALIGNMENT, Allocator, Leases
-from pescador.testing import Tagged
+from pescador.backends.ring import ALIGNMENT, Allocator
 
 
 class AllocatorAgainstModel(RuleBasedStateMachine):
@@ -100,113 +96,3 @@ def test_a_place_is_given_back_once():
 def test_a_ring_without_memory_has_no_place():
     assert Allocator(0).allocate(1) is None
     assert Allocator(63).allocate(1) is None
-
-
-# Leases
-
-
-class Held:
-    """A thread that has something in a local variable until it is told to end."""
-
-    def __init__(self, value):
-        self.end = threading.Event()
-        ready = threading.Event()
-
-        def hold():
-            local = values.pop()
-            ready.set()
-            self.end.wait()
-            del local
-
-        values = [value]
-        self.thread = threading.Thread(target=hold)
-        self.thread.start()
-        ready.wait()
-
-    def drop(self):
-        self.end.set()
-        self.thread.join()
-
-
-class Box:
-    """Something in this thread."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def drop(self):
-        del self.value
-
-
-class Cycle(Box):
-    """Something that only the garbage collector frees."""
-
-    def drop(self):
-        self.value = [self.value]
-        self.value.append(self.value)
-        del self.value
-        gc.collect()
-
-
-WAYS = {
-    "array": lambda array: Box(array),
-    "slice": lambda array: Box(array[10:20]),
-    "reshape": lambda array: Box(array.reshape(8, 8)),
-    "other dtype": lambda array: Box(array.view("f8")),
-    "subclass": lambda array: Box(array.view(Tagged)[3:]),
-    "ndarray in it": lambda array: Box(np.ndarray((2, 4), "f4", array, 32)),
-    "memoryview": lambda array: Box(memoryview(array)[2:]),
-    "frombuffer": lambda array: Box(np.frombuffer(array, "i2")),
-    "closure": lambda array: Box(lambda: array[0]),
-    "iterator": lambda array: Box(iter(array[5:])),
-    "cycle": lambda array: Cycle(array[1:]),
-    "thread": lambda array: Held(array[1:]),
-}
-
-
-def holders(*names):
-    """Return leases, and holders of one of them."""
-    leases = Leases()
-    array = leases.lend(bytearray(256), 64, 64, "record")
-    return leases, [WAYS[name](array) for name in names]
-
-
-@pytest.mark.parametrize("name", WAYS)
-def test_a_record_is_held_by_whatever_refers_to_its_memory(name):
-    leases, (holder,) = holders(name)
-    assert not leases.ended
-    holder.drop()
-    assert leases.take_ended() == ["record"]
-
-
-def test_a_record_is_released_once_with_the_last_of_its_views_in_any_order():
-    for order in itertools.permutations(["array", "slice", "other dtype", "closure", "thread"]):
-        leases, left = holders(*order)
-        for holder in left:
-            assert not leases.ended
-            holder.drop()
-        assert leases.take_ended() == ["record"]
-
-
-def test_leases_end_in_any_order():
-    leases, memory = Leases(), bytearray(10)
-    arrays = {i: leases.lend(memory, i, 1, i) for i in range(10)}
-    order = [3, 0, 9, 5, 1, 2, 8, 7, 6, 4]
-    for i in order:
-        del arrays[i]
-    assert leases.take_ended() == order
-    assert leases.take_ended() == []
-
-
-def test_a_leased_array_is_a_view_of_the_memory():
-    memory = bytearray(64)
-    array = Leases().lend(memory, 0, 64, None)
-    assert array.flags.writeable
-    array[3] = 7
-    assert memory[3] == 7
-
-
-def test_a_lease_keeps_the_mapping():
-    array = Leases().lend(bytearray(range(100)), 0, 100, None)[50:]
-    gc.collect()
-    assert array[0] == 50
