@@ -109,7 +109,7 @@ class WorkerLoop(ABC):
         def source() -> Generator[Any, None, None]:
             yield {"x": np.ndarray(8, np.uint8, np.zeros(8, np.uint8))}
 
-        self._run_slice(WorkerStream(0, source(), None, 1))
+        self._run_slice(WorkerStream(0, source(), None, 1), 1)
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -118,14 +118,18 @@ class WorkerLoop(ABC):
                 self.obey_commands(block=not self._ready)
                 if self._ready:
                     stream = self._next_stream()
-                    if stream.is_new:  # a generator may take long to begin
+                    begins, stream.is_new = stream.is_new, False
+                    if begins:  # a generator may take long to begin
                         self.flush()
-                        stream.is_new = False
                     self.running[0] = stream.number
                     started = time.perf_counter()
-                    self._run_slice(stream)
+                    self._run_slice(stream, 1 if begins else SLICE_ITEMS)
                     self._last_slice = time.perf_counter() - started
                     self.running[0] = 0
+                    # A consumer that has nothing else to come waits for the first item: it must not be lost
+                    # should the worker die while it makes the second one.
+                    if begins and len(self._streams) <= 1:
+                        self.flush()
                     self._enqueue(stream)
         except Stop:
             pass
@@ -190,10 +194,10 @@ class WorkerLoop(ABC):
             self._forget(stream)
             self._close(stream)
 
-    def _run_slice(self, stream: WorkerStream) -> None:
+    def _run_slice(self, stream: WorkerStream, n_items: int) -> None:
         deadline = time.perf_counter() + SLICE_SECONDS
         number, iterator, send = stream.number, stream.iterator, self.send
-        for _ in range(min(stream.credits, SLICE_ITEMS)):
+        for _ in range(min(stream.credits, n_items)):
             try:
                 item = next(iterator)
             except StopIteration:
