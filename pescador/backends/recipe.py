@@ -201,7 +201,7 @@ class Recipes:
                 recipe = self._make(streamer)
             except BaseException as error:
                 self._clear()  # what was begun may refer to a segment that was never filled
-                if isinstance(error, KeyboardInterrupt | PescadorError):
+                if isinstance(error, PescadorError) or not isinstance(error, Exception):
                     raise
                 raise PescadorError(
                     f"{streamer!r} cannot be sent to a worker process: {type(error).__name__}: {error}. A "

@@ -50,7 +50,7 @@ def streams(loop):
 
 def test_streams_have_their_turns():
     opening = [opened(1, 1), opened(2, 2), opened(3, 1)]
-    assert streams(Loop(opening, [("credit", 3, 1), ("credit", 1, 1)])) == [1, 2, 2, 3, 3, 1]
+    assert streams(Loop(opening, [("credit", 3, 1), ("credit", 1, 1)])) == [1, 2, 3, 2, 3, 1]
 
 
 @pytest.fixture

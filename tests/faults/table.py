@@ -89,7 +89,7 @@ RULES = (
         NO_EXCEPTIONS,
         WORKERS,
         "Pickling the recipe ends the program (`sys.exit`, Ctrl-C)",
-        "that",
+        "that exception, as without workers",
         Itself,
     ),
     Rule(
