@@ -39,6 +39,7 @@ GENERATOR: Final = 5  # (GENERATOR, i): the i-th RNG marker among a recipe's arg
 EPOCH: Final = 6  # (EPOCH, e): all epochs of cycle() but the first
 OPENING: Final = 7  # (OPENING, n): the n-th iterate() of a mux seeded by a generator object
 WORKER: Final = 8  # (WORKER, w): the global state of a worker process
+FIRST: Final = 9  # the first working set of a mux
 
 
 class _Entropy:
