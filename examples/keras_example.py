@@ -96,8 +96,8 @@ steps_per_epoch = len(X_train) // batch_size
 stream = pescador.Streamer(sampler, X_train, Y_train)
 noisy_stream = pescador.Streamer(additive_noise, stream, "X")
 
-# Both streams, always active, without an end. (Without single_active, either could be opened twice.)
-mux = pescador.StochasticMux([stream, noisy_stream], n_active=2, rate=None, mode="single_active")
+# Both streams, always active, without an end
+mux = pescador.StochasticMux([stream, noisy_stream], n_active=2, rate=None)
 
 batches = pescador.buffer_stream(mux, batch_size)
 

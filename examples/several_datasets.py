@@ -56,8 +56,7 @@ with tempfile.TemporaryDirectory() as folder:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
 
-        # Three active streams, and rate=None lets each of them run without an end. They are opened with
-        # replacement, so two of the three may be of the same data set, for good.
+        # Three active streams, one of each data set, and rate=None lets each of them run without an end.
         mux = pescador.Mux(streams, k=len(streams), rate=None)
         show("Mux, three at a time", mux)
 
@@ -66,8 +65,8 @@ with tempfile.TemporaryDirectory() as folder:
         show("Mux, one at a time", mux)
     print(f"{caught[0].category.__name__}, {len(caught)} times: {caught[0].message}")
 
-    # The same under today's name. In mode 'single_active' the three are one of each data set.
-    mux = pescador.StochasticMux(streams, n_active=len(streams), rate=None, mode="single_active")
+    # The same under today's name
+    mux = pescador.StochasticMux(streams, n_active=len(streams), rate=None)
     show("StochasticMux, one of each", mux)
     mux = pescador.StochasticMux(streams, n_active=1, rate=1000)
     show("StochasticMux, one at a time", mux)

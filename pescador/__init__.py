@@ -5,6 +5,7 @@ opening.py      what a stream is opened with: its seed, and who opens streams be
 mux/            muxes, which mix streams
 maps.py         buffer_stream, tuples, keras_tuples, cache
 parallel.py     ParallelStreamer and ZMQStreamer, which run a stream in the background
+zmq_stream.py   ZMQStreamer, where versions 1 to 3 had it
 backends/       what they run on: serial, thread, shm, zmq
 seeding.py      how one random_state governs a whole tree of streams; RNG
 sampling.py     weighted draws
@@ -12,6 +13,9 @@ memory.py       empty, for arrays that a worker delivers without a copy
 bench/          python -m pescador bench, which compares the backends
 testing.py      conformance tests for backends
 exceptions.py   the errors
+checks.py       checks of parameters that several classes share
+closing.py      how a stream is closed, also one that does not want to end
+describe.py     what an item looks like, for messages
 """
 
 from .core import Streamer, streamable

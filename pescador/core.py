@@ -8,19 +8,21 @@ Streamer never share state. What it is opened with is a :class:`~pescador.openin
 from __future__ import annotations
 
 import functools
-import operator
+import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import count, islice
-from types import GeneratorType, TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from types import GeneratorType, MethodType, TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from . import seeding
 from .arguments import ATOMS, bind_arguments, explain_read_only, own_iterable, seed_sources
+from .checks import whole_number
+from .closing import close
 from .exceptions import ParameterError, PescadorError
-from .opening import Context, Openable
+from .opening import Context, MethodContext, Openable
 from .seeding import RNG, Seed
 
 __all__ = ["Streamer", "streamable"]
@@ -46,7 +48,8 @@ class Streamer(Openable, Generic[T_co]):
         method or an object whose ``__call__`` is a generator function). A one-shot iterator
         continues where it was left.
     *args, **kwargs
-        Arguments of the generator function. Streamers among them (also in a list, tuple or dict)
+        Arguments of the generator function; of another Streamer, what it is called with:
+        ``Streamer(stream, max_iter=10, cycle=True)``. Streamers among them (also in a list, tuple or dict)
         inherit their randomness from this stream, and :data:`pescador.RNG` is replaced with a
         :class:`numpy.random.Generator` of the activation's own seed. Each opening starts from the
         arguments as they are here, and what it does to them nobody else sees: arrays arrive read-only
@@ -67,7 +70,8 @@ class Streamer(Openable, Generic[T_co]):
     Raises
     ------
     PescadorError
-        If `streamer` is neither an iterable nor a callable, or arguments come with an iterable.
+        If `streamer` is neither an iterable nor a callable, or arguments come with an iterable, or
+        are not those that a Streamer is called with.
 
     Examples
     --------
@@ -105,11 +109,8 @@ class Streamer(Openable, Generic[T_co]):
                 f"arguments were given, but {_shown(streamer)} of type {type(streamer).__name__} is an "
                 "iterable, which takes none; pass a generator function to use them"
             )
-        if isinstance(streamer, Streamer) and (args or kwargs):
-            raise ParameterError(
-                "arguments were given, but a Streamer already holds its own; to transform it, write "
-                "Streamer(function, streamer, ...)"
-            )
+        if isinstance(streamer, Streamer):
+            _limits(*args, **kwargs)
         self.streamer = streamer
         self.args = args
         self.kwargs = kwargs
@@ -174,10 +175,7 @@ class Streamer(Openable, Generic[T_co]):
         max_items : int, optional
             Another name for `max_iter`, which the documentation of version 2 uses.
         """
-        if max_items is not None:
-            if max_iter is not None:
-                raise ParameterError("max_iter and max_items are the same; give one of them")
-            max_iter = max_items
+        max_iter, cycle = _limits(max_iter, cycle, max_items=max_items)
         return self.cycle(max_iter) if cycle else self.iterate(max_iter)
 
     def __iter__(self) -> Iterator[T_co]:
@@ -188,9 +186,9 @@ class Streamer(Openable, Generic[T_co]):
             return
         active = self._enter()
         try:
-            stream = active.stream_
-            assert stream is not None
-            yield from stream if max_iter is None else islice(stream, max_iter)
+            # An islice has no close(), so the stream is closed by _exit() alone, which knows of those that
+            # ignore it. No name refers to the stream here, so that it is gone then.
+            yield from islice(cast("Iterator[T_co]", active.stream_), max_iter)
         except ValueError as error:
             explain_read_only(error)
             raise
@@ -278,10 +276,17 @@ class Streamer(Openable, Generic[T_co]):
         context, source = self._context, self.streamer
         assert context is not None
         if isinstance(source, Streamer):
-            self.stream_ = context.opener.open(source, context.seed(), None)
+            max_iter, cycle = _limits(*self.args, **self.kwargs)
+            if cycle:
+                self.stream_ = source._bind(context)._cycle(max_iter)
+            else:
+                self.stream_ = context.opener.open(source, context.seed(), max_iter)
         elif self._called:
             function: Any = source
             args, kwargs = self.args, self.kwargs
+            if isinstance(function, MethodType) and isinstance(function.__self__, Streamer):
+                bound = function.__self__._bind(MethodContext(context.seed()))
+                function = MethodType(function.__func__, bound)
             # Whether function and arguments can be passed as they are is known of a million streams; but
             # the keywords are a dict, and may have been changed.
             if self._atoms is not args or (kwargs and not ATOMS.issuperset(map(type, kwargs.values()))):
@@ -301,11 +306,10 @@ class Streamer(Openable, Generic[T_co]):
             self.stream_ = stream if ours else islice(stream, None)
 
     def _deactivate(self) -> None:
-        stream, self.stream_ = self.stream_, None
         # Whatever was opened here is closed here, now and not when it happens to be collected.
-        close = getattr(stream, "close", None)
-        if close is not None:
-            close()
+        held = [self.stream_]
+        self.stream_ = None
+        close(held)
 
     def __enter__(self: Self) -> Self:
         return self._enter(with_block_of=threading.get_ident())
@@ -319,6 +323,11 @@ class Streamer(Openable, Generic[T_co]):
         thread = threading.get_ident()
         copies = self._open_copies
         self._exit(next(active for active in reversed(copies) if active._with_block_of == thread))
+
+    @property
+    def mixes(self) -> bool:
+        """Whether this is a mux, or a Streamer of one: several workers share the streams that it mixes."""
+        return isinstance(self.streamer, Streamer) and self.streamer.mixes
 
     @property
     def active_count_(self) -> int:
@@ -423,17 +432,31 @@ ATOMS.add(_Undecorated)  # it has no state
 
 def check_max_iter(max_iter: float | None) -> int | None:
     """Return `max_iter` as None or an int, or raise ParameterError."""
-    if max_iter is None:
+    if max_iter is None or (isinstance(max_iter, float | np.floating) and max_iter == math.inf):
         return None
-    number = -1
+    return whole_number(max_iter, "max_iter", 0, or_none=True)
+
+
+def _limits(*args: Any, **kwargs: Any) -> tuple[int | None, bool]:
+    """Return what a Streamer is called with, checked: how many items it gives, and whether it cycles."""
     try:
-        number = operator.index(max_iter)  # type: ignore[arg-type]  # a float raises, see below
-    except TypeError:
-        if isinstance(max_iter, float | np.floating) and float(max_iter).is_integer():
-            number = int(max_iter)
-    if number < 0:
-        raise ParameterError(f"max_iter must be None or a non-negative whole number, got {max_iter!r}")
-    return number
+        max_iter, cycle, max_items = _called_with(*args, **kwargs)
+    except TypeError as error:
+        raise ParameterError(
+            f"a Streamer is called with max_iter and cycle, but {str(error).split('() ', 1)[-1]}; to "
+            "transform a stream, write Streamer(function, stream, ...)"
+        ) from None
+    if max_items is not None:
+        if max_iter is not None:
+            raise ParameterError("max_iter and max_items are the same; give one of them")
+        max_iter = max_items
+    if not isinstance(cycle, int | np.bool_) or cycle not in (0, 1):
+        raise ParameterError(f"cycle must be True or False, got {cycle!r}")
+    return check_max_iter(max_iter), bool(cycle)
+
+
+def _called_with(max_iter: Any = None, cycle: Any = False, *, max_items: Any = None) -> tuple[Any, Any, Any]:
+    return max_iter, cycle, max_items
 
 
 def _is_iterable(value: Any) -> bool:

@@ -5,7 +5,7 @@ All of it is a :class:`PescadorError`; each kind also inherits the builtin a use
 
 from __future__ import annotations
 
-__all__ = ["DataError", "ParameterError", "PescadorError", "WorkerError"]
+__all__ = ["DataError", "MissingKeyError", "ParameterError", "PescadorError", "WorkerError"]
 
 
 class PescadorError(Exception):
@@ -18,6 +18,12 @@ class ParameterError(PescadorError, ValueError):
 
 class DataError(PescadorError, ValueError):
     """An item of a stream does not have the form that a map needs."""
+
+
+class MissingKeyError(DataError, KeyError):
+    """An item of a stream lacks a key."""
+
+    __str__ = Exception.__str__  # that of KeyError shows the repr of the message
 
 
 class WorkerError(PescadorError, RuntimeError):

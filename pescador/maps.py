@@ -1,21 +1,22 @@
 """Maps: generators that batch and reformat the items of a stream.
 
-Each takes any iterable of dicts. To get a Streamer again, hand the map to one:
-``Streamer(buffer_stream, stream, 128)``.
+Each takes any iterable of items that have keys: dicts, other mappings, rows of a table. To get a Streamer
+again, hand the map to one: ``Streamer(buffer_stream, stream, 128)``.
 """
 
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from .exceptions import DataError, ParameterError
+from .checks import whole_number
+from .describe import describe
+from .exceptions import DataError, MissingKeyError, ParameterError
 from .memory import empty
 from .seeding import RandomState, Seed, SeedSource
 
@@ -36,8 +37,8 @@ def buffer_stream(
     Parameters
     ----------
     stream : iterable of dict
-        Every item has the same keys. The values of a key are arrays (or scalars) of one shape; their
-        dtypes are promoted as by :func:`numpy.stack`.
+        Every item has the same keys, and anything that has keys is an item. The values of a key are arrays
+        (or scalars) of one shape; their dtypes are promoted as by :func:`numpy.stack`.
     buffer_size : int
         Number of items in a batch.
     partial : bool
@@ -65,12 +66,7 @@ def buffer_stream(
     (4, 4, 5) [0 1 2 3]
     (4, 4, 5) [4 5 6 7]
     """
-    try:
-        size = operator.index(buffer_size)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ParameterError(f"buffer_size must be a whole number from 1 on, got {buffer_size!r}")
+    size = whole_number(buffer_size, "buffer_size", 1)
     if axis is not None and not isinstance(axis, int | np.integer):
         raise ParameterError(f"axis must be None or a whole number, got {axis!r}")
     if not isinstance(stream, Iterable):
@@ -85,8 +81,8 @@ def _batches(
     keys = columns.keys()  # always those of the batch
     n_items = 0
     for item in stream:
-        if not isinstance(item, (dict, Mapping)):  # a dict is known at once
-            raise DataError(f"buffer_stream takes dicts, but got {describe(item)}")
+        if type(item) is not dict:
+            item = _as_dict(item)
         if not n_items:
             columns.update({key: _Column(size, axis) for key in item})
         elif item.keys() != keys:
@@ -102,6 +98,14 @@ def _batches(
             yield _finished(columns)
     if partial and n_items:
         yield _finished(columns)
+
+
+def _as_dict(item: Any) -> dict[Any, Any]:
+    """Return the values of an item by their keys."""
+    try:
+        return {key: item[key] for key in item.keys()}  # noqa: SIM118 -- as in describe
+    except Exception as error:
+        raise DataError(f"buffer_stream takes dicts, but got {describe(item)}") from error
 
 
 def _finished(columns: dict[str, _Column]) -> dict[str, Array]:
@@ -178,7 +182,7 @@ def tuples(stream: Iterable[Item], *keys: str) -> Generator[tuple[Any, ...], Non
     Parameters
     ----------
     stream : iterable of dict
-        What to reformat.
+        What to reformat. Anything that has keys is an item.
     *keys : str
         Keys of the values, in the order of the tuple.
 
@@ -189,7 +193,7 @@ def tuples(stream: Iterable[Item], *keys: str) -> Generator[tuple[Any, ...], Non
     Raises
     ------
     DataError
-        If an item lacks a key.
+        If an item lacks a key, which is also a KeyError.
 
     Examples
     --------
@@ -212,7 +216,7 @@ def keras_tuples(
     Parameters
     ----------
     stream : iterable of dict
-        What to reformat.
+        What to reformat. Anything that has keys is an item.
     inputs, outputs : str, iterable of str, or None
         A key gives its value, several keys give a list of their values, None gives None.
 
@@ -224,7 +228,7 @@ def keras_tuples(
     Raises
     ------
     DataError
-        If an item lacks a key.
+        If an item lacks a key, which is also a KeyError.
 
     Examples
     --------
@@ -251,55 +255,76 @@ def cache(
 ) -> Generator[T, None, None]:
     """Replay earlier items between those of a slow stream.
 
-    A reservoir holds a uniform sample of all items that the stream gave so far.
+    The first `n_cache` items come in order, and fill the cache. After that, each item is a new one of the
+    stream with probability `prob`, which takes the place of a random one in the cache; or else a random one
+    of the cache.
 
     Parameters
     ----------
     stream : iterable
-        Items of any kind.
+        Items of any kind that can be copied.
     n_cache : int
-        Number of items in the reservoir.
+        Number of items in the cache.
     prob : float
-        Probability that the next item comes from the reservoir, at least 0 and below 1.
+        Probability that an item is new: above 0, and 1 is no caching.
     random_state : int, SeedSequence, Generator, RandomState or None
         In a recipe, pass :data:`pescador.RNG`: ``Streamer(cache, stream, 100, random_state=RNG)``.
 
     Yields
     ------
     item
-        An item of the stream, or a copy of an earlier one. Ends when the stream does.
+        An item of the stream, or a copy of an earlier one. Ends when a new one is due and there is none.
+
+    Raises
+    ------
+    DataError
+        If an item cannot be copied.
 
     Examples
     --------
     >>> import pescador
-    >>> list(pescador.cache('abcd', 2, prob=0.5, random_state=0))
-    ['a', 'b', 'a', 'b', 'c', 'd']
+    >>> ''.join(pescador.cache('abcdef', 2, prob=0.5, random_state=3))
+    'abcbdeef'
     """
-    try:
-        size = operator.index(n_cache)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ParameterError(f"n_cache must be a whole number from 1 on, got {n_cache!r}")
-    if not isinstance(prob, int | float | np.integer | np.floating) or not 0 <= prob < 1:
-        raise ParameterError(f"prob must be at least 0 and below 1, got {prob!r}")
+    size = whole_number(n_cache, "n_cache", 1)
+    if not isinstance(prob, int | float | np.integer | np.floating) or not 0 < prob <= 1:
+        raise ParameterError(f"prob is the probability of a new item, above 0 and up to 1, got {prob!r}")
+    if not isinstance(stream, Iterable):
+        raise ParameterError(f"cache takes a stream, not a {type(stream).__name__}")
     return _cached(stream, size, prob, SeedSource(random_state))
 
 
 def _cached(stream: Iterable[T], size: int, prob: float, source: SeedSource) -> Generator[T, None, None]:
+    kept: list[T] = []
+    new = islice(stream, None)  # which has no close(), so that a generator of the caller stays open
+    if prob == 1:
+        yield from new
+        return
     uniforms = _uniforms(source.resolve(Seed()).generator())
-    reservoir: list[T] = []
-    for n_seen, item in enumerate(stream, 1):
-        # Copies, because a consumer may write into what it gets.
-        if len(reservoir) < size:
-            reservoir.append(copy.deepcopy(item))
-        else:
-            place = int(next(uniforms) * n_seen)
-            if place < size:
-                reservoir[place] = copy.deepcopy(item)
+    # What is kept is a copy, and so is what is given of it, because a consumer may write into what it gets.
+    for item in islice(new, size):
+        kept.append(_copied(item))
         yield item
-        while next(uniforms) < prob:
-            yield copy.deepcopy(reservoir[int(next(uniforms) * len(reservoir))])
+    while len(kept) == size:  # or the stream has ended
+        if next(uniforms) >= prob:
+            yield _copied(kept[int(next(uniforms) * size)])
+            continue
+        try:
+            item = next(new)
+        except StopIteration:
+            return
+        kept[int(next(uniforms) * size)] = _copied(item)
+        yield item
+
+
+def _copied(item: T) -> T:
+    try:
+        return copy.deepcopy(item)
+    except Exception as error:
+        raise DataError(
+            f"cache gives copies of earlier items, but {describe(item)} cannot be copied: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _uniforms(rng: np.random.Generator) -> Iterator[float]:
@@ -310,20 +335,8 @@ def _uniforms(rng: np.random.Generator) -> Iterator[float]:
     return chain.from_iterable(blocks())
 
 
-def _value(item: Item, key: str) -> Any:
+def _value(item: Any, key: str) -> Any:
     try:
         return item[key]
     except (KeyError, TypeError, IndexError):
-        raise DataError(f"there is no {key!r} in {describe(item)}") from None
-
-
-def describe(item: Any) -> str:
-    """Return a text with the keys, shapes and dtypes of an item, without its data."""
-    if isinstance(item, Mapping):
-        return "{" + ", ".join(f"{key!r}: {describe(value)}" for key, value in item.items()) + "}"
-    if isinstance(item, np.ndarray | np.generic):
-        return f"{type(item).__name__}(shape={item.shape}, dtype={item.dtype})"
-    if isinstance(item, tuple | list):
-        entries = ", ".join(describe(entry) for entry in item[:4]) + (", ..." if len(item) > 4 else "")
-        return f"{type(item).__name__} of {len(item)}: [{entries}]"
-    return type(item).__name__
+        raise MissingKeyError(f"there is no {key!r} in {describe(item)}") from None

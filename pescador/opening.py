@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .seeding import Seed, SeedSource
+from .seeding import OPENING, Seed, SeedSource
 
 if TYPE_CHECKING:
     from .core import Streamer  # which imports this module
 
-__all__ = ["HERE", "ArgumentContext", "Context", "Openable", "Opener"]
+__all__ = ["HERE", "ArgumentContext", "Context", "MethodContext", "Openable", "Opener"]
 
 T = TypeVar("T")
 
@@ -46,8 +46,8 @@ class Opener(Protocol):
         """Open a stream that will probably be needed: it may get ready, but produces next to nothing."""
         ...
 
-    def claim(self, stream: Any) -> None:
-        """Let a stream that was opened early produce as much as any."""
+    def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
+        """Let a stream of `streamer` that was opened early produce as much as any."""
         ...
 
     def spread(self, n: int) -> Opener:
@@ -78,7 +78,7 @@ class _HereOpener:
     def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
         return self.open(streamer, seed, max_iter)
 
-    def claim(self, stream: Any) -> None:
+    def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
         pass
 
     def spread(self, n: int) -> Opener:  # noqa: ARG002  # it is all the same here
@@ -114,3 +114,21 @@ class ArgumentContext(Context):
     def seed(self) -> Seed:
         """Return the seed of the next opening, another one each time."""
         return self._seed.child(next(self._openings))
+
+
+class MethodContext(Context):
+    """For a stream whose method is the generator function of a recipe, as in ``Streamer(mux.cycle)``.
+
+    Its first opening is that of the recipe; if the method opens the stream again, that has a seed of its own.
+    """
+
+    __slots__ = ("_openings",)
+
+    def __init__(self, seed: Seed) -> None:
+        super().__init__(seed)
+        self._openings = count()
+
+    def seed(self) -> Seed:
+        """Return the seed of the next opening, another one each time."""
+        opening = next(self._openings)
+        return self._seed.child(OPENING, opening) if opening else self._seed

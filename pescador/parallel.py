@@ -14,14 +14,14 @@ import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
 from inspect import signature
-from types import GeneratorType, TracebackType
+from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from . import backends
 from .backends.base import Pool
+from .checks import did_you_mean, whole_number
 from .core import Streamer
 from .exceptions import ParameterError
-from .mux import BaseMux
 from .opening import Context
 from .seeding import Seed
 
@@ -57,8 +57,8 @@ class ParallelStreamer(Streamer[T_co]):
         How many items the background may be ahead of the consumer, at least 1. If not given, 16, or
         more for small items: as many as fit in 8 MiB, up to 1024. The streams of one worker share that,
         with at least 4 items each.
-    timeout : float
-        Seconds that :meth:`close` waits for a worker before it is terminated.
+    timeout : float or None
+        Seconds that :meth:`close` waits for a worker before it is terminated; None waits without a bound.
     stall_timeout : float, optional
         Seconds that the consumer waits for an item while the worker delivers nothing, until WorkerError
         is raised. It says which stream ran, for how long, and the stack of the worker (of every thread of
@@ -103,28 +103,27 @@ class ParallelStreamer(Streamer[T_co]):
         n_workers: int = 1,
         *,
         prefetch: int | None = None,
-        timeout: float = 5,
+        timeout: float | None = 5,
         stall_timeout: float | None = None,
         start_method: str | None = None,
         open_ahead: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(streamer if isinstance(streamer, Streamer) else Streamer(streamer))
-        if not isinstance(n_workers, int) or isinstance(n_workers, bool) or n_workers < 1:
-            raise ParameterError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
-        if prefetch is not None and (not isinstance(prefetch, int) or prefetch < 1):
-            raise ParameterError(f"prefetch must be None or a whole number from 1 on, got {prefetch!r}")
-        if not isinstance(timeout, int | float) or not 0 <= timeout <= MAX_TIMEOUT:
-            raise ParameterError(f"timeout is in seconds, from 0 to {MAX_TIMEOUT:,}, got {timeout!r}")
-        if stall_timeout is not None and (
-            not isinstance(stall_timeout, int | float) or not 0 < stall_timeout <= MAX_TIMEOUT
+        n_workers = whole_number(n_workers, "n_workers", 1)
+        if prefetch is not None:
+            prefetch = whole_number(prefetch, "prefetch", 1, or_none=True)
+        if open_ahead is not None:
+            open_ahead = whole_number(open_ahead, "open_ahead", 0, or_none=True)
+        if timeout is not None and not (isinstance(timeout, int | float) and 0 <= timeout <= MAX_TIMEOUT):
+            raise ParameterError(f"timeout is None or seconds, from 0 to {MAX_TIMEOUT:,}, got {timeout!r}")
+        if stall_timeout is not None and not (
+            isinstance(stall_timeout, int | float) and 0 < stall_timeout <= MAX_TIMEOUT
         ):
             raise ParameterError(
                 f"stall_timeout is None or seconds, above 0 and up to {MAX_TIMEOUT:,}, got {stall_timeout!r}"
             )
-        if not isinstance(open_ahead, int | None) or (open_ahead is not None and open_ahead < 0):
-            raise ParameterError(f"open_ahead must be None or a whole number from 0 on, got {open_ahead!r}")
-        if n_workers > 1 and not isinstance(_root(self), BaseMux):
+        if n_workers > 1 and not cast("Streamer[T_co]", self.streamer).mixes:
             raise ParameterError(
                 f"n_workers={n_workers}, but {self.streamer!r} is no mux, and a single generator cannot be "
                 "split: the streams that a mux activates are what is spread over workers. For replicas of "
@@ -162,6 +161,11 @@ class ParallelStreamer(Streamer[T_co]):
 
     def _activate(self) -> None:
         """Nothing is open before the pool is."""
+
+    @property
+    def mixes(self) -> bool:
+        """False: as a part of another stream, it is one, whatever it spreads over workers of its own."""
+        return False
 
     def stats(self) -> dict[str, Any]:
         """Return what was delivered so far, and who waited for whom.
@@ -211,8 +215,11 @@ class ZMQStreamer(ParallelStreamer[T_co]):
         How many ports are tried.
     copy : bool
         Whether ZeroMQ copies the data that it sends.
-    timeout : float
-        Seconds that ``close()`` waits for the worker before it is terminated.
+    timeout : float or None
+        Seconds that ``close()`` waits for the worker before it is terminated; None waits without a bound.
+    **options
+        Keywords of :class:`ParallelStreamer`: `n_workers`, `prefetch`, `stall_timeout`, `start_method` and
+        `open_ahead`.
 
     Examples
     --------
@@ -228,8 +235,11 @@ class ZMQStreamer(ParallelStreamer[T_co]):
         max_port: int = 65535,
         max_tries: int = 100,
         copy: bool = False,
-        timeout: float = 5,
+        timeout: float | None = 5,
+        **options: Any,
     ) -> None:
+        if "backend" in options:
+            raise ParameterError("the backend of a ZMQStreamer is zmq; for another one, use ParallelStreamer")
         super().__init__(
             streamer,
             backend="zmq",
@@ -238,6 +248,7 @@ class ZMQStreamer(ParallelStreamer[T_co]):
             max_port=max_port,
             max_tries=max_tries,
             copy=copy,
+            **options,
         )
 
 
@@ -250,21 +261,21 @@ class _PoolOpener:
         self._ahead = ahead
 
     def open(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
-        if isinstance(_root(streamer), BaseMux) and not isinstance(streamer, ParallelStreamer):
+        if streamer.mixes:
             return streamer.open(Context(seed, self), max_iter)
         return self._pool.open(streamer, seed, max_iter, self._prefetch)
 
     def open_early(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
         """Open a stream that produces its first items, and then waits to be needed."""
-        if isinstance(_root(streamer), BaseMux):
+        if streamer.mixes:
             return self.open(streamer, seed, max_iter)  # it opens nothing before it is drawn from
         return self._pool.open(
             streamer, seed, max_iter, min(EARLY_PREFETCH, self._prefetch or EARLY_PREFETCH)
         )
 
-    def claim(self, stream: Any) -> None:
+    def claim(self, streamer: Streamer[Any], stream: Any) -> None:
         """Let a stream that was opened early run ahead as far as any."""
-        if not isinstance(stream, GeneratorType):  # as a mux is
+        if not streamer.mixes:
             stream.allow(self._prefetch)
 
     is_background = True
@@ -279,13 +290,6 @@ class _PoolOpener:
         return self._ahead
 
 
-def _root(streamer: Streamer[Any]) -> Any:
-    """Return what a Streamer of a Streamer of ... is a Streamer of."""
-    while isinstance(streamer.streamer, Streamer):
-        streamer = streamer.streamer
-    return streamer
-
-
 class _PoolKeeper:
     """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them."""
 
@@ -293,7 +297,7 @@ class _PoolKeeper:
         self,
         backend: str,
         n_workers: int,
-        timeout: float,
+        timeout: float | None,
         stall_timeout: float | None,
         options: dict[str, Any],
     ) -> None:
@@ -303,8 +307,12 @@ class _PoolKeeper:
         self._pid = os.getpid()
         self._finalizer: Any = None
         kind = backends.get(backend)
+        known = signature(kind).parameters
+        for name in options:
+            if name not in known and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+                close = did_you_mean(name, {*known, *signature(ParallelStreamer).parameters} - {"options"})
+                raise ParameterError(f"options of backend {backend!r}: there is no option {name!r}{close}")
         try:
-            signature(kind).bind(**options)  # its error names the option, also of a class that takes none
             self._backend = kind(**options)
         except TypeError as error:
             raise ParameterError(f"options of backend {backend!r}: {error}") from error

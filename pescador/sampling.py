@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from .exceptions import ParameterError
 
-__all__ = ["Categorical", "Draws", "Permutation", "SumTree", "check_weights"]
+__all__ = ["Categorical", "Draws", "Permutation", "SumTree", "check_weights", "systematic_sample"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,6 +35,10 @@ LAST_BLOCK = 4096
 
 # Tables from this size on are searched in order.
 CACHE_BYTES = 1 << 19
+
+# Of a systematic sample; the number of a bin is 16 bits wide.
+SLOTS_PER_BIN = 256
+MAX_BINS = 1 << 16
 
 # How many keys of a permutation are looked at to tell how all of them are spread.
 SAMPLE = 4096
@@ -70,6 +74,63 @@ def scale(weights: Floats) -> float:
     """
     exponent = int(np.frexp(weights.max())[1])
     return 1.0 if abs(exponent) < 900 else 2.0 ** max(-1000, min(-exponent, 1000))
+
+
+def systematic_sample(n: int, weights: Floats | None, size: int, rng: np.random.Generator) -> list[int]:
+    """Return `size` of n slots in random order, each as often as its share of the weights says.
+
+    With p = size * weights[i] / sum(weights), slot i comes floor(p) or ceil(p) times, p times on average.
+    Points at equal distances, with a random start, are looked up in the cumulated weights [1]_. Those are in
+    a random order, so that the order in which the slots were given has no part in which of them come
+    together. For equal weights, the same is one random sample without replacement, beside all slots so many
+    times as they fit; it costs O(size).
+
+    Parameters
+    ----------
+    n : int
+        Number of slots.
+    weights : array of shape (n,) or None
+        Equal if None.
+    size : int
+        How many slots are drawn.
+    rng : numpy.random.Generator
+        Used by nobody else.
+
+    References
+    ----------
+    .. [1] W. G. Madow, "On the theory of systematic sampling, II", Annals of Mathematical Statistics 20
+       (3), 1949.
+    """
+    if weights is None:
+        rounds, rest = divmod(size, n)
+        found = rng.choice(n, rest, replace=False)
+        if rounds:
+            found = rng.permutation(np.concatenate([np.tile(np.arange(n), rounds), found]))
+        return found.tolist()  # type: ignore[no-any-return]  # numpy types it as Any
+    # The random order comes in two steps, of which the second concerns few slots: each belongs to a random
+    # one of some bins, and within a bin, the order is random again. Shuffling a million slots would cost more
+    # than all the rest of a first sample.
+    n_bins = 1 + min(n // SLOTS_PER_BIN, MAX_BINS - 1)
+    bins = rng.integers(0, n_bins, n, dtype=np.uint16)
+    factor = scale(weights)
+    ends = np.cumsum(np.bincount(bins, weights if factor == 1 else weights * factor, n_bins))
+    points = (rng.random() + np.arange(size)) * (ends[-1] / size)
+    # Rounding must not bring a point up to the end of the table, where nothing is.
+    points = np.minimum(points, np.nextafter(ends[-1], 0))
+    hit = np.searchsorted(ends, points, side="right")  # the bin of each point
+
+    is_hit = np.zeros(n_bins, bool)
+    is_hit[hit] = True
+    slots = rng.permutation(np.flatnonzero(is_hit[bins] & (weights > 0)))
+    slots = slots[np.argsort(bins[slots], kind="stable")]
+    bins = bins[slots]
+    first, last = np.searchsorted(bins, hit, side="left"), np.searchsorted(bins, hit, side="right") - 1
+    table = np.cumsum(weights[slots] * factor)
+    # What lies before each bin, in all bins and in those that were hit
+    before, before_here = np.insert(ends, 0, 0)[hit], np.insert(table, 0, 0)[first]
+    found = np.searchsorted(table, points - before + before_here, side="right")
+    found = rng.permutation(slots[np.clip(found, first, last)])
+    return found.tolist()  # type: ignore[no-any-return]  # as above
 
 
 class Sampler(Protocol):

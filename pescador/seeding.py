@@ -42,6 +42,7 @@ GENERATOR: Final = 5  # (GENERATOR, i): the i-th RNG marker among a recipe's arg
 EPOCH: Final = 6  # (EPOCH, e): all epochs of cycle() but the first
 OPENING: Final = 7  # (OPENING, n): the n-th opening of a tree, for a mux in it seeded by a generator object
 WORKER: Final = 8  # (WORKER, w): the global state of a worker process
+FIRST: Final = 9  # the first working set of a mux
 
 
 # Held while entropy is drawn and openings are counted. Reentrant, for a signal handler may open streams.

@@ -1,6 +1,7 @@
 import copy
 import functools
 import inspect
+import math
 import pickle
 import threading
 
@@ -44,7 +45,7 @@ def test_a_source_that_is_no_iterable_and_no_function_is_refused_by_name(source)
         Streamer(source)
 
 
-@pytest.mark.parametrize("source", [[1, 2], Streamer(range(3)), "abc"])
+@pytest.mark.parametrize("source", [[1, 2], "abc"])
 def test_arguments_for_an_iterable_are_refused(source):
     with pytest.raises(PescadorError, match="arguments were given"):
         Streamer(source, 3)
@@ -56,21 +57,45 @@ def test_a_function_that_does_not_yield_is_refused_when_it_is_opened():
 
 
 @pytest.mark.parametrize(
-    ("max_iter", "n"), [(0, 0), (1e2, 100), (np.int64(7), 7), (np.float32(7), 7), (np.uint8(7), 7), (7, 7)]
+    ("max_iter", "n"),
+    [
+        (0, 0),
+        (7, 7),
+        (1e2, 100),
+        (np.int64(7), 7),
+        (np.float32(7), 7),
+        (np.float64(7), 7),
+        (np.uint8(7), 7),
+        (np.array(7), 7),
+    ],
 )
 def test_max_iter_takes_every_whole_number(max_iter, n):
     stream = Streamer(constant, 1)
     assert len(list(stream.iterate(max_iter))) == len(list(stream.cycle(max_iter))) == n
 
 
+@pytest.mark.parametrize("infinity", [None, math.inf, np.inf, np.float32("inf")])
+def test_infinity_is_no_limit(infinity):
+    assert list(Streamer(range(3)).iterate(infinity)) == list(Streamer(range(3))(infinity)) == [0, 1, 2]
+    assert list(Streamer(Streamer(range(3)), infinity)) == [0, 1, 2]
+    items = Streamer(range(3)).cycle(infinity)
+    assert [next(items) for _ in range(100)][-2:] == [2, 0]
+
+
 @pytest.mark.parametrize(
-    "max_iter", [2.5, -1, -1.0, "x", float("inf"), float("nan"), [3], np.int64(-1), np.array([1, 2])]
+    "max_iter", [2.5, -1, -1.0, "x", -math.inf, math.nan, [3], True, np.int64(-1), np.array([1, 2])]
 )
 @pytest.mark.parametrize("method", ["iterate", "cycle", "__call__"])
 def test_any_other_max_iter_raises_before_the_first_item(method, max_iter):
     with pytest.raises(PescadorError, match=r"max_iter.*got .") as caught:
         getattr(Streamer(range(3)), method)(max_iter)
     assert repr(max_iter) in str(caught.value)
+
+
+@pytest.mark.parametrize("cycle", ["x", 2, None, 0.5])
+def test_cycle_is_true_or_false(cycle):
+    with pytest.raises(PescadorError, match="cycle must be True or False, got"):
+        Streamer(range(3))(5, cycle)
 
 
 def test_max_iter_and_max_items_together_raise():

@@ -1,4 +1,10 @@
+import contextlib
 import copy
+import pickle
+import sqlite3
+import threading
+from collections import OrderedDict
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -15,7 +21,7 @@ from pescador import (
     keras_tuples,
     tuples,
 )
-from pescador.maps import describe
+from pescador.describe import describe
 
 from .streams import Counting
 
@@ -178,7 +184,12 @@ def test_an_axis_that_does_not_fit_raises(values, axis, message):
         batches_of(values, 2, axis=axis)
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.5, "x", None])
+@pytest.mark.parametrize("size", [2, 2.0, np.float32(2), np.int8(2), np.array(2)])
+def test_a_buffer_size_is_any_whole_number(size):
+    assert [batch.tolist() for batch in batches_of(range(4), size)] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "x", None, float("inf"), float("nan"), True])
 def test_a_bad_buffer_size_raises_at_once(size):
     with pytest.raises(PescadorError, match=f"buffer_size.*got {size!r}"):
         buffer_stream([], size)
@@ -241,46 +252,140 @@ def test_a_missing_key_raises_and_shows_the_form_of_the_item(make, item):
     assert "123456" not in str(caught.value)
 
 
+def test_a_missing_key_is_a_key_error_whose_message_is_readable():
+    with pytest.raises(KeyError) as caught:
+        list(tuples([{"x": 1}], "y"))
+    assert isinstance(caught.value, DataError)
+    assert str(caught.value) == "there is no 'y' in {'x': int}"
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+# Items that are no dicts
+
+
+class Row:
+    """As rows of tables are: it has keys, and iterates over its values."""
+
+    def __init__(self, **values):
+        self.values = values
+
+    def keys(self):
+        return list(self.values)
+
+    def __getitem__(self, key):
+        return self.values[key]
+
+    def __iter__(self):
+        return iter(self.values.values())
+
+
+def sqlite_rows(n):
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("create table t (x, y)")
+        connection.executemany("insert into t values (?, ?)", [(i, 10.0 * i) for i in range(n)])
+        return connection.execute("select x, y from t order by x").fetchall()
+
+
+KEYED = {
+    "dict": lambda: [{"x": i, "y": 10.0 * i} for i in range(4)],
+    "dict subclass": lambda: [OrderedDict(x=i, y=10.0 * i) for i in range(4)],
+    "Mapping": lambda: [MappingProxyType({"x": i, "y": 10.0 * i}) for i in range(4)],
+    "row of one's own": lambda: [Row(x=i, y=10.0 * i) for i in range(4)],
+    "sqlite3.Row": lambda: sqlite_rows(4),
+    "pandas row": lambda: [row for _, row in pandas_frame(4).iterrows()],
+}
+
+
+def pandas_frame(n):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame({"x": range(n), "y": [10.0 * i for i in range(n)]})
+
+
+@pytest.mark.parametrize("make", KEYED.values(), ids=KEYED)
+def test_an_item_is_anything_that_has_keys(make):
+    items = make()
+    first, second = buffer_stream(items, 2)
+    assert (first["x"].tolist(), second["y"].tolist()) == ([0, 1], [20, 30])
+    assert list(tuples(items, "y", "x"))[1:3] == [(10, 1), (20, 2)]
+    assert list(keras_tuples(items, ["x"], "y"))[3] == ([3], 30)
+    with pytest.raises(KeyError, match=r"no 'z' in .*'x': .*'y': ") as caught:
+        list(tuples(items, "z"))
+    assert isinstance(caught.value, DataError)
+
+
+@pytest.mark.parametrize("item", ["x", "xy", b"x", 5, None, [1], ("x", 1), np.zeros(3)])
+def test_what_has_no_keys_is_no_item(item):
+    with pytest.raises(DataError, match="buffer_stream takes dicts, but got"):
+        list(buffer_stream([item], 1))
+    with pytest.raises(DataError, match="no 'x' in"):
+        list(tuples([item], "x"))
+
+
 # cache
 
 
-def test_a_cache_without_replay_is_the_stream():
-    assert list(cache(range(100), 5, prob=0, random_state=0)) == list(range(100))
+def test_with_a_probability_of_1_nothing_is_cached_or_copied():
+    items = [threading.Lock() for _ in range(9)]
+    assert list(cache(items, 5, prob=1, random_state=0)) == items
 
 
-def test_cache_replays_only_what_was_seen_and_keeps_the_order_of_new_items():
-    seen, new = set(), []
-    for item in cache(range(500), 10, prob=0.7, random_state=0):
-        if item not in seen:
-            new.append(item)
-            seen.add(item)
-    assert new == list(range(500))
+@pytest.mark.parametrize("n_cache", [1, 10, 10.0, np.int64(10)])
+def test_a_cache_begins_with_n_cache_items_and_gives_new_ones_in_order(n_cache):
+    items = list(cache(range(500), n_cache, prob=0.3, random_state=0))
+    assert items[: int(n_cache)] == list(range(int(n_cache)))
+    assert list(dict.fromkeys(items)) == list(range(500))
+
+
+def test_a_stream_that_does_not_fill_the_cache_is_given_as_it_is():
+    for n in (0, 3, 4):
+        assert list(cache(range(n), 5, prob=0.5, random_state=0)) == list(range(n))
 
 
 def test_the_sequence_of_a_cache_is_pinned():
     got = list(cache(range(8), 3, prob=0.5, random_state=0))
-    assert got == [0, 1, 0, 1, 2, 3, 4, 5, 6, 7]
+    assert got == [0, 1, 2, 0, 3, 2, 2, 2, 3, 3, 3, 1, 4, 5, 4, 4, 2, 4, 4, 6, 5, 7, 4, 5, 4]
 
 
-def test_the_share_of_replays_is_prob():
+def test_the_share_of_new_items_is_prob():
     n = 20_000
-    n_replayed = len(list(cache(range(n), 5, prob=0.75, random_state=1))) - n
-    # geometric: mean 3, variance 12 an item; a false alarm beyond 5 sigma has a probability of 6e-7
-    assert abs(n_replayed - 3 * n) < 5 * np.sqrt(12 * n)
+    n_replayed = len(list(cache(range(n), 5, prob=0.25, random_state=1))) - n
+    # geometric: mean 3, variance 12 an item, and one more wait for the end; a false alarm beyond 5 sigma has
+    # a probability of 6e-7
+    assert abs(n_replayed - 3 * (n - 4)) < 5 * np.sqrt(12 * n)
 
 
-def test_the_reservoir_is_a_uniform_sample_of_all_items_seen():
-    # The first replay after the last of 40 items, from 4000 caches
-    counts = np.zeros(40)
+def test_a_new_item_takes_the_place_of_a_random_one():
+    # The first replay after the last of 24 items, from 4000 caches of 4
+    counts = np.zeros(24)
     for seed in range(4000):
-        items = cache(range(40), 4, prob=0.5, random_state=seed)
-        while next(items) != 39:
+        items = cache(range(24), 4, prob=0.5, random_state=seed)
+        while next(items) != 23:
             pass
         for item in items:
             counts[item] += 1
             break
     assert counts.sum() > 1800
-    assert stats.chisquare(counts).pvalue > 1e-6  # the probability of a false alarm with other seeds
+    age = np.minimum(np.arange(24)[::-1], 20)  # replacements that each survived
+    expected = 0.75**age / 4 * counts.sum()
+    grouped = [np.append(values[12:], values[:12].sum()) for values in (counts, expected)]
+    assert stats.chisquare(*grouped).pvalue > 1e-6  # the probability of a false alarm with other seeds
+
+
+def test_a_cache_takes_an_item_when_it_gives_it_and_none_beyond():
+    source, n_new = Counting(), 0
+    items = cache(source, 4, prob=0.3, random_state=0)
+    for _ in range(200):
+        n_new += next(items) == n_new
+        assert source.taken == n_new
+    assert 4 < n_new < 100
+    items.close()
+    assert source.running == 0
+
+
+def test_an_item_that_cannot_be_copied_is_refused_by_its_form():
+    with pytest.raises(DataError, match=r"'lock': lock.*cannot be copied: TypeError"):
+        list(cache([{"lock": threading.Lock()}], 2))
 
 
 def test_writing_into_a_delivered_item_does_not_change_its_replays():
@@ -295,7 +400,7 @@ def test_a_bad_n_cache_raises_at_once(n_cache):
         cache([], n_cache)
 
 
-@pytest.mark.parametrize("prob", [1, 1.5, -0.1, float("nan"), "x", None])
+@pytest.mark.parametrize("prob", [0, 0.0, 1.5, -0.1, float("nan"), "x", None])
 def test_a_bad_prob_raises_at_once(prob):
     with pytest.raises(PescadorError, match=f"prob.*got {prob!r}"):
         cache([], 3, prob)
@@ -316,10 +421,3 @@ def test_cache_in_a_recipe_takes_its_randomness_from_the_tree():
     mux = ChainMux([Streamer(cache, range(30), 5, random_state=RNG)] * 2, random_state=3)
     assert list(mux) == list(mux)
     assert list(mux) != list(ChainMux(mux.streamers, random_state=4))
-
-
-def test_describe_shows_form_at_any_depth():
-    item = {"a": {"b": np.zeros(2, "f4")}, "c": [1, "x", None, 2.5, 3]}
-    assert describe(item) == (
-        "{'a': {'b': ndarray(shape=(2,), dtype=float32)}, 'c': list of 5: [int, str, NoneType, float, ...]}"
-    )

@@ -4,12 +4,14 @@ import copy
 import inspect
 import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
 
 from pescador import (
     RNG,
+    DataError,
     ParallelStreamer,
     PescadorError,
     RoundRobinMux,
@@ -45,9 +47,19 @@ def arrays(n, size=LARGE):
         ({"n_workers": 2}, r"single generator cannot be split.*RoundRobinMux\(\[stream\] \* n\)"),
         ({"prefetch": 0}, "prefetch must be None or a whole number from 1 on, got 0"),
         ({"prefetch": 2.5}, "prefetch must be"),
-        ({"timeout": -1}, "timeout is in seconds.*got -1"),
-        ({"timeout": None}, "timeout is in seconds"),
-        ({"timeout": float("nan")}, "timeout is in seconds"),
+        ({"timeout": -1}, "timeout is None or seconds.*got -1"),
+        ({"timeout": float("nan")}, "timeout is None or seconds"),
+        ({"timeout": "5"}, "timeout is None or seconds.*got '5'"),
+        ({"num_workers": 2}, "no option 'num_workers'; did you mean n_workers"),
+        ({"workers": 2}, "no option 'workers'; did you mean n_workers"),
+        ({"n_worker": 2}, "did you mean n_workers"),
+        ({"pre_fetch": 2}, "did you mean prefetch"),
+        ({"start_methods": "fork"}, "did you mean start_method"),
+        ({"stall_time": 1}, "did you mean stall_timeout"),
+        ({"ringbytes": 10**6}, "did you mean ring_bytes"),
+        ({"xyz": 1}, "no option 'xyz'$"),
+        ({"backend": "zmq", "max_trys": 1}, "options of backend 'zmq': .*did you mean max_tries"),
+        ({"backend": "thread", "num_workers": 2}, "did you mean n_workers"),
         ({"open_ahead": -1}, "open_ahead must be None or a whole number from 0 on, got -1"),
         ({"open_ahead": 1.5}, "open_ahead must be"),
         ({"backend": "shmm"}, "unknown backend 'shmm'"),
@@ -92,9 +104,48 @@ def test_a_recipe_that_cannot_be_pickled_is_refused_with_the_reason(backend, tmp
             list(stream)
 
 
+def lock_in_itself():
+    item = {"lock": threading.Lock()}
+    item["self"] = item
+    return item
+
+
+def nested(item, levels=100_000):
+    for _ in range(levels):
+        item = [item]
+    return item
+
+
+UNSENDABLE = {
+    "lock": threading.Lock,
+    "lock in itself": lock_in_itself,
+    "deep": lambda: nested(0),
+    "deep lock": lambda: nested(threading.Lock()),
+    "deep lock in a dict": lambda: {"x": np.zeros(3), "y": nested(threading.Lock())},
+}
+
+
+@pytest.mark.parametrize("make", UNSENDABLE.values(), ids=UNSENDABLE)
+@process_backends
+def test_an_item_that_cannot_be_sent_is_a_data_error_whatever_it_refers_to(backend, make):
+    def items():
+        yield {"n": 0}
+        yield make()
+
+    found = []
+    with ParallelStreamer(Streamer(items), backend) as stream:
+        with pytest.raises(DataError, match=r"an item cannot be sent to the consumer: (dict|list|lock|{)"):
+            found.extend(stream)
+        assert found == [{"n": 0}]
+
+
 def test_the_signature_of_zmq_streamer_is_that_of_the_reference():
     parameters = inspect.signature(ZMQStreamer).parameters
-    assert {name: parameter.default for name, parameter in parameters.items() if name != "streamer"} == {
+    assert {
+        name: parameter.default
+        for name, parameter in parameters.items()
+        if name != "streamer" and parameter.kind is not parameter.VAR_KEYWORD
+    } == {
         "min_port": 49152,
         "max_port": 65535,
         "max_tries": 100,
@@ -110,6 +161,54 @@ def test_a_zmq_streamer_is_a_parallel_streamer_over_zmq():
         assert stream.backend == "zmq"
         assert list(stream) == [0, 1, 2, 3, 4]
         assert list(stream.cycle(7)) == [0, 1, 2, 3, 4, 0, 1]
+
+
+def test_a_zmq_streamer_takes_the_keywords_of_a_parallel_streamer():
+    options = {
+        "prefetch": 3,
+        "n_workers": 2,
+        "stall_timeout": 60,
+        "start_method": "forkserver",
+        "open_ahead": 0,
+        "timeout": None,
+    }
+    with ZMQStreamer(RoundRobinMux([Streamer(numbers, 3)] * 2), max_tries=10, **options) as stream:
+        assert list(stream) == [0, 0, 1, 1, 2, 2]
+        assert {name: getattr(stream, name) for name in options if name != "start_method"} == {
+            name: value for name, value in options.items() if name != "start_method"
+        }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_workers": 2}, "no option 'num_workers'; did you mean n_workers"),
+        ({"workers": 2}, "no option 'workers'; did you mean n_workers"),
+        ({"min_prot": 2}, "did you mean min_port"),
+        ({"ring_bytes": 10**6}, "no option 'ring_bytes'"),
+        ({"backend": "shm"}, "the backend of a ZMQStreamer is zmq.*ParallelStreamer"),
+        ({"n_workers": 2}, "single generator cannot be split"),
+    ],
+    ids=str,
+)
+def test_what_a_zmq_streamer_does_not_take_is_refused_by_name(options, message):
+    with pytest.raises(PescadorError, match=message) as caught:
+        ZMQStreamer(Streamer(numbers, 3), **options)
+    assert isinstance(caught.value, ValueError)
+
+
+@every_backend
+def test_without_a_timeout_workers_are_waited_for(backend):
+    with ParallelStreamer(RoundRobinMux([Streamer(numbers, 3)] * 2), backend, 2, timeout=None) as stream:
+        assert list(stream) == [0, 0, 1, 1, 2, 2]
+        next(stream.iterate())
+
+
+def test_numbers_are_any_whole_ones():
+    mux = RoundRobinMux([Streamer(numbers, 3)] * 2)
+    with ParallelStreamer(mux, "thread", np.int64(2), prefetch=4.0, open_ahead=np.uint8(1)) as stream:
+        assert (stream.n_workers, stream.prefetch, stream.open_ahead) == (2, 4, 1)
+        assert list(stream) == [0, 0, 1, 1, 2, 2]
 
 
 # Life

@@ -5,6 +5,7 @@ import pkgutil
 import pytest
 
 import pescador
+from pescador.exceptions import MissingKeyError
 
 PUBLIC = {
     *("Streamer", "streamable"),
@@ -37,7 +38,7 @@ def test_all_of_a_module_is_sorted_and_true(name):
     assert module.__doc__
 
 
-@pytest.mark.parametrize("name", ["core", "mux", "maps", "backends", "testing"])
+@pytest.mark.parametrize("name", ["core", "mux", "maps", "zmq_stream", "backends", "testing"])
 def test_import_paths_that_users_know_are_valid(name):
     assert importlib.import_module(f"pescador.{name}")
 
@@ -48,6 +49,7 @@ def test_import_paths_that_users_know_are_valid(name):
         ("core", ["Streamer", "streamable"]),
         ("mux", ["StochasticMux", "ShuffledMux", "RoundRobinMux", "ChainMux", "Mux", "BaseMux"]),
         ("maps", ["buffer_stream", "tuples", "keras_tuples", "cache"]),
+        ("zmq_stream", ["ZMQStreamer"]),
     ],
 )
 def test_names_are_found_where_version_2_had_them(module, names):
@@ -67,6 +69,11 @@ def test_every_public_name_is_documented(name):
 def test_errors_are_pescador_errors_and_what_a_user_would_catch(error, builtin):
     assert issubclass(getattr(pescador, error), pescador.PescadorError)
     assert issubclass(getattr(pescador, error), builtin)
+
+
+def test_a_missing_key_is_a_data_error_and_a_key_error():
+    assert issubclass(MissingKeyError, pescador.DataError)
+    assert issubclass(MissingKeyError, KeyError)
 
 
 def test_a_bad_parameter_is_a_value_error():

@@ -413,6 +413,8 @@ def test_keras_data_path():
 
     batches = pescador.buffer_stream(mux, batch_size)
 
+    assert {bool(sample["X"].any()) for sample in mux(max_iter=200)} == {True, False}, "always active"
+
     for X, y in islice(pescador.tuples(batches, "X", "y"), 5):
         assert X.shape == (batch_size, 8, 8, 1)
         assert y.shape == (batch_size, 10)
@@ -450,8 +452,9 @@ def test_repeatable_streams(npz_files):
 
 
 @leaves_archives_open
-def test_epochs(npz_files):
-    files = npz_files
+@pytest.mark.parametrize("n_files", [3, 120])  # fewer than are to be active, as in the example, and more
+def test_epochs(npz_files, n_files):
+    files = npz_files[:n_files]
     N = len(files)
     M = 10
 
@@ -526,7 +529,11 @@ def test_several_datasets(tmp_path):
     with pytest.warns(DeprecationWarning, match="StochasticMux") as caught:
         mux = pescador.Mux(streams, k=len(streams), rate=None)
     assert caught[0].filename == __file__, "the warning does not point at the caller"
-    assert len(list(mux(max_iter=10))) == 10
+    everywhere = list(mux(max_iter=200))
+    assert len(everywhere) == 200
+    stored = [np.load(path)["X"] for path in datasets]
+    found = {next(i for i in range(3) if (stored[i] == x["X"]).all((1, 2)).any()) for x in everywhere}
+    assert found == {0, 1, 2}, "three streams, always active"
 
     with pytest.warns(DeprecationWarning, match="StochasticMux"):
         mux = pescador.Mux(streams, k=1, rate=1000)

@@ -6,6 +6,7 @@ fails with a probability of 1e-6.
 """
 
 import math
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import stats
 
 from pescador import sampling
 from pescador.exceptions import PescadorError
-from pescador.sampling import Categorical, Draws, Permutation, SumTree, check_weights
+from pescador.sampling import Categorical, Draws, Permutation, SumTree, check_weights, systematic_sample
 
 FALSE_ALARM = 1e-6
 
@@ -257,3 +258,51 @@ def test_checked_weights_are_a_read_only_copy():
     weights[0] = 5
     assert checked.tolist() == [1, 2]
     assert not checked.flags.writeable
+
+
+# Systematic samples
+
+
+@hard
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 3000])
+def test_each_slot_is_in_a_systematic_sample_as_often_as_its_share_says(weights, size):
+    expected = size * shares(weights)
+    low, high = np.floor(expected - 1e-9), np.ceil(expected + 1e-9)
+    for seed in range(20):
+        found = systematic_sample(len(weights), np.array(weights), size, np.random.default_rng(seed))
+        counts = np.bincount(found, minlength=len(weights))
+        assert counts.sum() == size
+        assert ((low <= counts) & (counts <= high)).all()
+
+
+@pytest.mark.parametrize("n", [1, 3, 50])
+@pytest.mark.parametrize("size", [1, 3, 49, 50, 51, 1000])
+def test_equal_weights_are_those_that_are_not_given(n, size):
+    for weights in (None, np.full(n, 0.1)):
+        counts = np.bincount(systematic_sample(n, weights, size, np.random.default_rng(0)), minlength=n)
+        assert counts.sum() == size
+        assert {*counts} <= {size // n, -(-size // n)}
+
+
+@pytest.mark.parametrize("size", [3, 600])
+def test_the_cost_of_a_systematic_sample_of_equal_weights_is_that_of_its_size(size):
+    """Nothing of the length of all slots is made."""
+    rng = np.random.default_rng(0)
+    tracemalloc.start()
+    try:
+        systematic_sample(10**7, None, size, rng)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("bins", [1, 2, 7, 64])
+def test_the_number_of_bins_does_not_change_the_distribution(bins, monkeypatch):
+    monkeypatch.setattr(sampling, "SLOTS_PER_BIN", 64 // bins)
+    weights = np.arange(64.0)
+    rng = np.random.default_rng(1)
+    samples = [systematic_sample(64, weights, 5, rng) for _ in range(4000)]
+    counts = np.bincount([sample[0] for sample in samples], minlength=64)[1:]
+    assert stats.chisquare(counts, weights[1:] / weights.sum() * 4000).pvalue > FALSE_ALARM
+    # the first and the last of a sample are in random order
+    assert abs(np.mean([sample[0] > sample[-1] for sample in samples]) - 0.5) < 5 * 0.5 / np.sqrt(4000)

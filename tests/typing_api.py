@@ -28,6 +28,7 @@ def streamers() -> None:
     stream: pescador.Streamer[int] = pescador.Streamer(numbers, 5, start=1)
     from_iterable: pescador.Streamer[str] = pescador.Streamer(["a", "b"])
     nested: pescador.Streamer[int] = pescador.Streamer(stream)
+    limited: pescador.Streamer[int] = pescador.Streamer(stream, max_iter=3, cycle=True)
     factory: pescador.Streamer[str] = texts(5)
     item: int = next(stream.iterate(1e2))
     item = next(nested.cycle(max_iter=5))
@@ -35,6 +36,7 @@ def streamers() -> None:
         print(item + 1)
     text: str = next(iter(factory))
     text = next(from_iterable())
+    item = next(iter(limited))
     with stream as active:
         running: Iterator[int] | None = active.stream_
     print(text, running, stream.active, stream.active_count_, stream.is_activated_copy)

@@ -131,15 +131,15 @@ class Backend(ABC):
     """Opens pools. Its constructor takes the options of the backend, and checks them."""
 
     @abstractmethod
-    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None) -> Pool:
+    def open(self, n_workers: int, *, timeout: float | None, stall_timeout: float | None) -> Pool:
         """Open a pool.
 
         Parameters
         ----------
         n_workers : int
             Number of workers.
-        timeout : float
-            Seconds that ``close()`` waits for a worker before it is terminated.
+        timeout : float or None
+            Seconds that ``close()`` waits for a worker before it is terminated; None: without a bound.
         stall_timeout : float or None
             A worker that delivers nothing to a waiting consumer for so many seconds is given up: all its
             streams raise WorkerError. None: never.

@@ -395,11 +395,14 @@ def python_command(code: str) -> list[str]:
     return command_line([sys.executable, *_args_from_interpreter_flags()], sys.path, code)
 
 
+UNBOUNDED = 1e6  # seconds; the most that poll() can take
+
+
 def end(
-    processes: list[Process], timeout: float, number: int = signal.SIGTERM, patience: float = 0.5
+    processes: list[Process], timeout: float | None, number: int = signal.SIGTERM, patience: float = 0.5
 ) -> None:
     """Wait for processes that were asked to end; terminate with a signal, then kill those that don't."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + (UNBOUNDED if timeout is None else timeout)
     left = [process for process in processes if not process.wait(max(0, deadline - time.monotonic()))]
     for signal_number, seconds in ((number, patience), (signal.SIGKILL, 5.0)):
         # Whatever such a process started goes with it, if need be by SIGTERM.

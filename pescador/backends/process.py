@@ -54,14 +54,14 @@ class ProcessBackend(Backend):
     def transport(self, link: Link, process: Process | None) -> tuple[Any, dict[str, Any], Any]:
         """Return the class of the Sender, its options, and a function that makes the Receiver."""
 
-    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None) -> Pool:
+    def open(self, n_workers: int, *, timeout: float | None, stall_timeout: float | None) -> Pool:
         """Start the workers, side by side."""
         try:
             return self._open(n_workers, timeout, stall_timeout)
         except OSError as error:
             raise cannot_start(error) from error
 
-    def _open(self, n_workers: int, timeout: float, stall_timeout: float | None) -> Pool:
+    def _open(self, n_workers: int, timeout: float | None, stall_timeout: float | None) -> Pool:
         launcher = Launcher(self.start_method)
         workers: list[WorkerHandle] = []
         setup = {
@@ -108,7 +108,7 @@ def _start(
         raise
 
 
-def _end(workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> None:
+def _end(workers: list[WorkerHandle], launcher: Launcher, timeout: float | None) -> None:
     handles = [worker for worker in workers if isinstance(worker, _ProcessHandle)]
     for handle in handles:
         handle.command("stop")
@@ -134,7 +134,7 @@ def _size(schema: int, inline: list[Any], extent: AnyExtent) -> int:
 
 
 class _ProcessPool(WorkerPool):
-    def __init__(self, workers: list[WorkerHandle], launcher: Launcher, timeout: float) -> None:
+    def __init__(self, workers: list[WorkerHandle], launcher: Launcher, timeout: float | None) -> None:
         super().__init__(workers)
         self._launcher = launcher
         self._timeout = timeout

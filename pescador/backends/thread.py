@@ -27,7 +27,7 @@ __all__ = ["ThreadBackend"]
 class ThreadBackend(Backend):
     """Runs streams in threads."""
 
-    def open(self, n_workers: int, *, timeout: float, stall_timeout: float | None) -> Pool:
+    def open(self, n_workers: int, *, timeout: float | None, stall_timeout: float | None) -> Pool:
         """Open a pool; its threads start with their first stream."""
         return _ThreadPool([_ThreadHandle(timeout, stall_timeout) for _ in range(n_workers)])
 
@@ -49,7 +49,7 @@ class _ThreadHandle(WorkerHandle):
     the other.
     """
 
-    def __init__(self, timeout: float, stall_timeout: float | None) -> None:
+    def __init__(self, timeout: float | None, stall_timeout: float | None) -> None:
         super().__init__(stall_timeout)
         self._timeout = timeout
         self._loop = _ThreadLoop(self)

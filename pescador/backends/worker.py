@@ -265,7 +265,7 @@ class WorkerLoop(ABC):
 
     @staticmethod
     def _unsendable(item: Any, unsendable: Unsendable) -> DataError:
-        from ..maps import describe  # only needed when something went wrong
+        from ..describe import describe  # only needed when something went wrong
 
         error = unsendable.__cause__
         failure = DataError(

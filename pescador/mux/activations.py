@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from itertools import chain, islice
 
 import numpy as np
@@ -53,7 +53,7 @@ class Activations(ABC):
 class Proposals(Activations):
     """Independent draws by weight, of which the first that can be used is taken.
 
-    That is a draw by weight among those that can be used.
+    That is a draw by weight among those that can be used. A sample that was drawn otherwise may precede them.
 
     Parameters
     ----------
@@ -63,10 +63,15 @@ class Proposals(Activations):
         Equal if None.
     rng : numpy.random.Generator
         Used by nobody else.
+    first : sequence of int
+        The first activations, of which each can be used.
     """
 
-    def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
+    def __init__(
+        self, n: int, weights: Floats | None, rng: np.random.Generator, first: Sequence[int] = ()
+    ) -> None:
         self._n = n
+        self._first = first
         self._dropped: set[int] = set()
         self._weights = weights
         self._choice = Categorical(n, weights)
@@ -74,6 +79,9 @@ class Proposals(Activations):
         self._position = -1
 
     def take(self, excluded: Set[int]) -> tuple[int, int] | None:
+        if self._position + 1 < len(self._first):
+            self._position += 1
+            return self._position, self._first[self._position]
         choice = self._choice
         if choice.n_live > len(excluded):
             for index in islice(self._draws.slots, MAX_PROPOSALS):

@@ -116,6 +116,11 @@ class BaseMux(Streamer[T_co]):
         """Number of streamers."""
         return len(self.streamers)
 
+    @property
+    def mixes(self) -> bool:
+        """True: several workers share the streams of a mux."""
+        return True
+
     def samples(self) -> Iterator[T_co]:
         """Yield the samples of one activation. To be written by subclasses, as a generator."""
         raise NotImplementedError(f"{type(self).__name__} does not define samples()")
@@ -142,7 +147,7 @@ class BaseMux(Streamer[T_co]):
         if self._early:
             known, stream = self._early.pop(key, (None, None))
             if known == (index, max_iter):
-                self._opener.claim(stream)
+                self._opener.claim(self.streamers[index], stream)
                 return cast("Iterator[T_co]", stream)
             if stream is not None:  # the guess was wrong
                 stream.close()
@@ -162,7 +167,7 @@ class BaseMux(Streamer[T_co]):
             stream = open_stream(self.streamers[index], self._seed.child(seeding.STREAM, *key), max_iter)
             self._early[key] = (index, max_iter), stream
         elif active:
-            self._opener.claim(self._early[key][1])
+            self._opener.claim(self.streamers[index], self._early[key][1])
 
     def _open(self, streamer: Streamer[T_co], *key: int, max_iter: int | None = None) -> Iterator[T_co]:
         return self._opener.open(streamer, self._seed.child(seeding.STREAM, *key), max_iter)

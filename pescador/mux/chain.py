@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from .. import seeding
+from ..arguments import ATOMS
 from ..core import Streamer
-from ..exceptions import ParameterError
+from ..exceptions import ParameterError, PescadorError
 from ..opening import Context
 from ..seeding import RandomState
 from .base import BaseMux, as_streamer, check_mode, take_one
@@ -23,8 +25,9 @@ class ChainMux(BaseMux[T_co]):
 
     Parameters
     ----------
-    streamers : iterable of Streamer or iterable
-        A collection, or a generator or Streamer that yields streamers, which are taken one at a time.
+    streamers : iterable of Streamer or iterable, or generator function
+        A collection; or what yields streamers, which are then taken one at a time: a generator function, a
+        Streamer of one, or a generator, whose streamers are kept, so that the chain can be opened again.
     mode : {'exhaustive', 'cycle'}
         What happens after the last stream: 'exhaustive' ends, 'cycle' starts again with the first.
         A cycle in which no stream yields anything ends.
@@ -38,13 +41,25 @@ class ChainMux(BaseMux[T_co]):
     'abcde'
     >>> ''.join(ChainMux(['abc', 'de'], mode='cycle')(max_iter=8))
     'abcdeabc'
+    >>> def words():
+    ...     yield 'abc'
+    ...     yield 'de'
+    >>> ''.join(ChainMux(words))
+    'abcde'
     """
 
     def __init__(
-        self, streamers: Iterable[Any], mode: str = "exhaustive", random_state: RandomState = None
+        self,
+        streamers: Iterable[Any] | Callable[[], Iterable[Any]],
+        mode: str = "exhaustive",
+        random_state: RandomState = None,
     ) -> None:
         self.mode = check_mode(mode, ("exhaustive", "cycle"))
-        if isinstance(streamers, Streamer | Iterator):
+        if isinstance(streamers, Iterator):
+            streamers = Streamer(_Kept(streamers))
+        elif callable(streamers) and not isinstance(streamers, Iterable):
+            streamers = Streamer(streamers)
+        if isinstance(streamers, Streamer):
             self._set_up(streamers, random_state)
         else:
             super().__init__(streamers, random_state)
@@ -64,13 +79,13 @@ class ChainMux(BaseMux[T_co]):
         activation = count()
         for epoch in count():
             barren = True
-            members: Any = self.streamer
-            if isinstance(members, Streamer):
-                members = members.open(Context(self._seed.child(seeding.ARGUMENT, epoch)))
-            with self.closing([members] if members is not self.streamer else []):
+            given = members = cast("Any", self.streamer)
+            if isinstance(given, Streamer):
+                members = given.open(Context(self._seed.child(seeding.ARGUMENT, epoch)))
+            with self.closing([members]):
                 for position, member in enumerate(members):
                     number = next(activation)
-                    if isinstance(members, list):
+                    if members is given:
                         stream = self.open_stream(position, number)
                         for ahead in range(1, self._opener.ahead + 1):
                             if position + ahead < len(members) or self.mode == "cycle":
@@ -88,3 +103,53 @@ class ChainMux(BaseMux[T_co]):
     def __repr__(self) -> str:
         many = f"{len(self.streamer)} " if isinstance(self.streamer, list) else ""
         return f"<ChainMux of {many}streamers>"
+
+
+class _Kept:
+    """The streamers of a generator, which may be iterated over again, and by several threads at once.
+
+    Each is taken from the generator when the first iteration comes to it, under a lock, and kept.
+    """
+
+    def __init__(self, generator: Iterator[Any]) -> None:
+        self._generator = generator
+        self._members: list[Any] = []
+        self._error: BaseException | None = None
+        # Reentrant, so that Python tells a generator that iterates over its own chain.
+        self._taking = threading.RLock()
+
+    def __iter__(self) -> Iterator[Any]:
+        for position in count():
+            if position == len(self._members) and not self._take(position):
+                return
+            yield self._members[position]
+
+    def _take(self, position: int) -> bool:
+        """Take the streamer of a position, if nobody did meanwhile; return whether there is one."""
+        with self._taking:
+            if position < len(self._members):
+                return True
+            if self._error is not None:  # its generator is over, but this is not the end of the streamers
+                raise PescadorError(
+                    f"the generator of this chain's streamers raised {type(self._error).__name__} after "
+                    f"{position} of them, so what comes after them is not known"
+                ) from self._error
+            try:
+                self._members.append(next(self._generator))
+            except StopIteration:
+                return False
+            except BaseException as error:
+                self._error = error
+                raise
+            return True
+
+    def __reduce__(self) -> NoReturn:
+        raise PescadorError(
+            "a chain over a generator of streamers cannot be pickled, deep-copied or sent to a worker: an "
+            "open generator has no recipe to start it again. Give the generator function, and its arguments "
+            "in a Streamer: ChainMux(Streamer(parts, 4)), not ChainMux(parts(4)). With n_workers=2 or more, "
+            "the chain stays in this process, and only its streams are sent"
+        )
+
+
+ATOMS.add(_Kept)  # all openings take from the same generator

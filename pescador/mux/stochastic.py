@@ -7,7 +7,6 @@ activation takes its slot, and the draw is made anew. A stream opens at the firs
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,8 +15,8 @@ from typing import Any, TypeVar, cast
 import numpy.typing as npt
 
 from .. import seeding
-from ..exceptions import ParameterError
-from ..sampling import Categorical, Draws, SumTree, scale
+from ..checks import whole_number
+from ..sampling import Categorical, Draws, SumTree, scale, systematic_sample
 from ..seeding import RandomState
 from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
 from .base import UNOPENED, WeightedMux, check_mode, take_one
@@ -35,7 +34,8 @@ class StochasticMux(WeightedMux[T_co]):
     streamers : iterable of Streamer or iterable
         What to draw from.
     n_active : int
-        Number of streams that are active at a time.
+        Number of streams that are active at a time. Where they may not repeat, at most so many: all of them
+        if there are fewer.
     rate : float or None
         Mean number of samples that a stream gives until it is replaced; at least 1. None runs each
         stream to its end.
@@ -45,7 +45,8 @@ class StochasticMux(WeightedMux[T_co]):
     mode : {'with_replacement', 'single_active', 'exhaustive'}
         'with_replacement': any stream may be opened at any time, in proportion to its weight, and
         active streams are drawn equally, so that `weights` are the long-run proportions of samples
-        (of streams that do not end before their budget).
+        (of streams that do not end before their budget). The first working set is a systematic sample,
+        see Notes.
         'single_active': a stream is active at most once at a time. 'exhaustive': each stream is
         opened once, in a random order, and the mux ends when all have ended. In both, active streams
         are drawn in proportion to their weights.
@@ -60,11 +61,14 @@ class StochasticMux(WeightedMux[T_co]):
     Raises
     ------
     PescadorError
-        If a parameter has a value that cannot work, or `n_active` is larger than the number of
-        streamers in a mode in which they may not repeat.
+        If a parameter has a value that cannot work.
 
     Notes
     -----
+    In mode 'with_replacement', a streamer with a share p of the weights is in the first working set
+    floor(n_active * p) or ceil(n_active * p) times, n_active * p times on average. With as many active
+    streams as there are streamers, and equal weights, each is active once; with ``rate=None``, for good.
+
     Each distribution has mean `rate` and a minimum of 1. 'poisson' is 1 + Poisson(rate - 1), of
     variance rate - 1. 'constant' is `rate` itself. 'binomial' is 1 + Binomial(N, p) with N = (rate -
     1) / p rounded up, where p is the stream's share of the draws when it is activated, of variance
@@ -93,48 +97,43 @@ class StochasticMux(WeightedMux[T_co]):
         super().__init__(streamers, weights, random_state)
         self.mode = check_mode(mode, MODES)
         Budgets.check(rate, dist)
-        try:
-            self.n_active = operator.index(n_active)
-        except TypeError:
-            self.n_active = 0
-        if self.n_active < 1:
-            raise ParameterError(f"n_active must be a whole number from 1 on, got {n_active!r}")
-        if mode != "with_replacement" and n_active > self.n_streams:
-            raise ParameterError(
-                f"n_active={n_active} streams can't be active at a time in mode {mode!r}, in which they do "
-                f"not repeat: there are {self.n_streams}"
-            )
+        self.n_active = whole_number(n_active, "n_active", 1)
         self.rate = rate
         self.dist = dist
         self.prune_empty_streams = prune_empty_streams
 
     @property
     def _n_at_a_time(self) -> int:
-        return self.n_active
+        return self.n_active if self.mode == "with_replacement" else min(self.n_active, self.n_streams)
 
     def samples(self) -> Iterator[T_co]:
         weighted = self.weights is not None and self.mode != "with_replacement"
+        self._n_slots = self._n_at_a_time
+        self._first: list[int] = []  # what the first working set consists of, if it is not drawn as any other
+        if self.mode == "with_replacement":
+            rng = self._seed.child(seeding.FIRST).generator()
+            self._first = systematic_sample(self.n_streams, self.weights, self._n_slots, rng)
         self._activations = self._make_activations()
         self._budgets = self._make_budgets(weighted)
         self._scout: _Scout | None = None
         if self._opener.ahead and not (weighted and self.dist == "binomial"):
             self._scout = _Scout(self._make_activations(), self._make_budgets(weighted), self._opener.ahead)
         # position, index and budget of what is in each slot
-        self._assigned: list[tuple[int, int, int | None] | None] = [None] * self.n_active
+        self._assigned: list[tuple[int, int, int | None] | None] = [None] * self._n_slots
         self._active: set[int] = set()  # by index; kept where streams may not repeat
         self._barren: set[int] = set()  # found empty since the last stream that was not; not pruned
         self._vacant: list[int] = []  # slots that wait until barren streams are tried again
         self._total = self._total_weight()
-        self._tree = SumTree(self.n_active) if weighted else None
-        self._choice = Categorical(self.n_active)
+        self._tree = SumTree(self._n_slots) if weighted else None
+        self._choice = Categorical(self._n_slots)
         self._draws = Draws(self.generator(), self._tree or self._choice)
-        self._streams: list[Iterator[T_co]] = [UNOPENED] * self.n_active
+        self._streams: list[Iterator[T_co]] = [UNOPENED] * self._n_slots
         self._n_filled = 0
 
         streams = self._streams
         with self._running(), self.closing(streams):
             # A budget may depend on the weights of all active streams, so those come first.
-            for slot in [slot for slot in range(self.n_active) if self._assign(slot)]:
+            for slot in [slot for slot in range(self._n_slots) if self._assign(slot)]:
                 self._allot(slot)
             if not self._n_filled:
                 return
@@ -181,10 +180,10 @@ class StochasticMux(WeightedMux[T_co]):
         rng = self._seed.child(seeding.ACTIVATIONS).generator()
         if self.mode == "exhaustive":
             return Exhaustive(self.n_streams, self.weights, rng)
-        return Proposals(self.n_streams, self.weights, rng)
+        return Proposals(self.n_streams, self.weights, rng, self._first)
 
     def _make_budgets(self, weighted: bool) -> Budgets:
-        return Budgets(self.rate, self.dist, self._seed, None if weighted else 1 / self.n_active)
+        return Budgets(self.rate, self.dist, self._seed, None if weighted else 1 / self._n_slots)
 
     def _assign(self, slot: int) -> bool:
         """Give an empty slot the next activation; return whether there is one."""
@@ -226,7 +225,7 @@ class StochasticMux(WeightedMux[T_co]):
     def _allot(self, slot: int) -> None:
         """Give the activation in a slot its budget."""
         position, index, _ = cast("tuple[int, int, int | None]", self._assigned[slot])
-        share = self._tree.share(slot) if self._tree else 1 / self.n_active
+        share = self._tree.share(slot) if self._tree else 1 / self._n_slots
         budget = self._budgets.at(position, share)
         self._assigned[slot] = position, index, budget
         if self._opener.is_background:
@@ -257,7 +256,7 @@ class StochasticMux(WeightedMux[T_co]):
         if self.mode == "with_replacement":
             return
         if self._tree is None:
-            self._tree = SumTree(self.n_active)
+            self._tree = SumTree(self._n_slots)
             for slot, assigned in enumerate(self._assigned):
                 self._tree.set(slot, 1 / self.n_streams if assigned else 0.0)
             self._draws.sampler = self._tree

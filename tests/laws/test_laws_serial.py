@@ -55,7 +55,7 @@ def muxes(draw, children, endless=True):
     mode = draw(st.sampled_from(MODES if endless else MODES[2:]))
     return StochasticMux(
         streams,
-        draw(st.integers(1, n + 2 * (mode == "with_replacement"))),
+        draw(st.integers(1, n + 2)),
         draw(st.sampled_from([None, 1, 3])),
         weights,
         mode,
@@ -160,7 +160,6 @@ def test_all_streams_are_closed_when_an_iteration_is_broken_off(tree, n):
 )
 def test_a_stochastic_mux_draws_from_n_active_streams_at_most(lengths, n_active, mode, rate, weighted, seed):
     members = [Counting(n) for n in lengths]
-    n_active = n_active if mode == "with_replacement" else min(n_active, len(members))
     weights = [1 + i % 3 for i in range(len(members))] if weighted else None
     for _ in StochasticMux(members, n_active, rate, weights, mode, random_state=seed)(100):
         assert sum(source.running for source in members) <= n_active

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from pescador import StochasticMux, Streamer
+from pescador.sampling import systematic_sample
 
 from ..streams import Counting, constant
 
@@ -51,13 +52,44 @@ def test_with_replacement_the_weights_are_the_proportions_of_samples(weights, di
     chi_square(counts, weights, design_effect)
 
 
+FIRST = [
+    (10, None, 3),
+    (10, None, 25),
+    (10, np.arange(10.0), 3),
+    (10, 2.0 ** np.arange(10), 4),
+    (600, np.arange(600.0), 5),  # in several bins
+]
+
+
+@pytest.mark.parametrize(("n", "weights", "n_active"), FIRST)
+def test_the_first_working_set_is_what_the_weights_say_on_average_and_in_random_order(n, weights, n_active):
+    expected = np.ones(n) if weights is None else weights
+    rng = np.random.default_rng(7)
+    sets = np.array([systematic_sample(n, weights, n_active, rng) for _ in range(4000)])
+    for sample in sets.T:  # of any slot alone, which is an independent draw each time
+        chi_square(np.bincount(sample * 10 // n, minlength=10), expected.reshape(10, -1).sum(axis=1))
+
+
+@pytest.mark.parametrize("weights", [None, np.ones(1024), np.tile([1.0, 3.0], 512)])
+def test_which_streams_come_together_does_not_depend_on_the_order_in_which_they_were_given(weights):
+    """Every second one is of one kind, which a systematic sample in that order would take alone."""
+    rng = np.random.default_rng(8)
+    kinds = [sum(i % 2 for i in systematic_sample(1024, weights, 4, rng)) for _ in range(4000)]
+    share = 0.75 if weights is not None and weights[1] == 3 else 0.5
+    # hypergeometric at most: 4 of 1024 is as good as independent, up to a variance 1 - 3/1023 times as large
+    chi_square(np.bincount(kinds, minlength=5), stats.binom(4, share).pmf(range(5)))
+
+
 def test_with_replacement_active_streams_are_drawn_equally_whatever_their_weights():
+    for seed in range(50):
+        items = list(StochasticMux(constants(2), 2, None, [5, 5 + 1e-9], random_state=seed)(400))
+        assert 0.37 < np.mean(items) < 0.63  # 5 standard deviations
     means = [
         np.mean(list(StochasticMux(constants(2), 2, None, [1, 5], random_state=seed)(400)))
         for seed in range(50)
     ]
-    mixed = [mean for mean in means if 0 < mean < 1]  # elsewhere both slots hold the same stream
-    assert 3 < len(mixed) < 30
+    mixed = [mean for mean in means if mean < 1]  # elsewhere both slots hold the second stream
+    assert 1 < len(mixed) < 34  # 50/3 on average; outside with a probability of 6e-7
     assert all(0.37 < mean < 0.63 for mean in mixed)  # 5 standard deviations
 
 
