@@ -18,8 +18,9 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numpy as np
 
 from . import seeding
-from .arguments import ATOMS, bind_arguments, explain_read_only, own_iterable, seed_sources
+from .arguments import bind_arguments, explain_read_only, own_iterable, seed_sources
 from .exceptions import ParameterError, PescadorError
+from .isolation import ATOMS
 from .opening import Context, Openable
 from .seeding import Seed
 
