@@ -119,7 +119,7 @@ class Streamer(Openable, Generic[T_co]):
         self._atoms = args if ATOMS.issuperset(map(type, (streamer, *args))) else None
         if self._called or isinstance(streamer, Streamer):
             sources = seed_sources([streamer, *args, *kwargs.values()])
-            if sources:
+            if sources:  # else the attribute of the class serves a million streams
                 self._sources = sources
 
     # Iteration
