@@ -1,19 +1,13 @@
 """A recipe's arguments, as one opening gets them.
 
-A recipe may be opened many times, also at once and on several threads, so no opening may see what another
-one did to its arguments. At each opening, before the generator function is called:
+A recipe may be opened many times, also at once and on several threads. Each opening starts from the recipe as
+it was given: what it does to its arguments reaches neither the caller's objects nor another opening, on every
+backend, for this is where all of them open a stream. Before the generator function is called:
 
-- *Streams* and :data:`pescador.RNG`, as arguments and one level inside a list, tuple or dict, get seeds of
-  this opening. Streams are never copied, wherever they are, for they isolate themselves.
-- *Immutable* objects (numbers, texts, functions, classes, tuples of such) are passed as they are, and cost
-  nothing.
-- *Arrays* of NumPy are never copied: a read-only view is passed. The elements of an array of objects are
-  shared. Arrays of other libraries (tensors, data frames), which have no read-only views, are shared.
-- *Everything else* is copied, with the arrays inside it shared: containers, objects with attributes, random
-  generators, and the object whose method or ``__call__`` is the generator function. A class says with
-  ``__deepcopy__`` what a copy of it is. What is one object in the recipe is one object in the opening, too.
-- What *cannot be copied* is shared: locks, open files, generators, and whatever two threads communicate by
-  (an event, a queue), of which a copy would hear nothing.
+- Streams and :data:`pescador.RNG`, as arguments and one level inside a list, tuple or dict, get seeds of this
+  opening.
+- Anything else becomes what :mod:`pescador.isolation` makes of it. So does the object whose method or
+  ``__call__`` is the generator function, and one that is iterated over.
 
 What a function refers to other than by its arguments (globals, closure, defaults) is none of this: it is
 shared.
@@ -21,69 +15,21 @@ shared.
 
 from __future__ import annotations
 
-import copyreg
-import datetime
-import decimal
-import enum
-import fractions
 import functools
-import mmap
-import operator
-import pathlib
-import random
-import re
 import types
-import uuid
-import weakref
-from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, count
+from itertools import count
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-from numpy.random import MT19937, PCG64, PCG64DXSM, SFC64, Philox
-from numpy.random.bit_generator import ISeedSequence
-
 from . import seeding
+from .isolation import ATOMS, Copies
 from .opening import ArgumentContext, Context, Openable
 from .seeding import RNG, Seed, SeedSource
 
-__all__ = ["ATOMS", "bind_arguments", "explain_read_only", "own_iterable", "seed_sources"]
+__all__ = ["bind_arguments", "explain_read_only", "own_iterable", "seed_sources"]
 
-ATOMS: Final[set[type]] = {
-    *{bool, int, float, complex, str, bytes, range, slice, object, type},
-    *{type(None), type(...), type(NotImplemented), types.FunctionType, types.ModuleType, types.CodeType},
-    *{datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone},
-    *{decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern, mmap.mmap},
-    *{pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath},
-    *(set(np.sctypeDict.values()) - {np.void, np.object_}),
-}
-"""Types of objects that are passed as they are. Subclasses of them may have a state, and do not count."""
-
-SHARED: Final = (
-    *(Openable, type, types.ModuleType, enum.Enum, pathlib.PurePath),
-    *(weakref.ref, np.dtype, np.generic),
-)
-"""Classes whose instances, also of subclasses, are passed as they are."""
-
-GLOBALS: Final[dict[int, Any]] = {
-    id(state): state
-    for state in (np.random.mtrand._rand, random._inst)  # type: ignore[attr-defined]  # hidden from stubs
-}
-"""The states behind ``np.random.random`` and ``random.random``, which belong to no recipe; by id."""
-
-CHANNELS: Final = {
-    *{"asyncio", "concurrent", "itertools", "logging", "multiprocessing", "queue", "selectors"},
-    *{"socket", "sqlite3", "ssl", "subprocess", "threading"},
-}
-"""Modules of whose objects a copy is of no use: they connect threads, processes or machines, or own one.
-
-Those of itertools are here because Python is giving up copying them, which since 3.12 warns.
-"""
-
-FOREIGN: Final = ("__dlpack__", "__array__", "__array_interface__", "__cuda_array_interface__")
-"""What arrays of other libraries have, one or the other."""
+INHERITING: Final = (Openable, type(RNG))
+"""Classes whose instances inherit a seed from the opening."""
 
 READ_ONLY: Final = (
     "The arrays among the arguments of a Streamer are read-only, because its other openings share them; a "
@@ -112,7 +58,7 @@ def own_iterable(source: Iterable[Any]) -> Iterable[Any]:
     method = getattr(kind, "__iter__", None) or getattr(kind, "__getitem__", None)
     if type(method) is not types.FunctionType or isinstance(source, Iterator):
         return source
-    return _Copies().own(source)  # type: ignore[no-any-return]
+    return Copies().own(source)  # type: ignore[no-any-return]
 
 
 def explain_read_only(error: ValueError) -> None:
@@ -135,20 +81,11 @@ def seed_sources(values: Iterable[Any]) -> tuple[SeedSource, ...]:
             found.update(dict.fromkeys(value._sources))
         elif kind in (list, tuple, dict):
             entries = value.values() if kind is dict else value
-            if not _are_atoms(entries):  # there may be millions
+            if _any_inherits(entries):
                 for entry in entries:
                     if isinstance(entry, Openable) and entry._sources:
                         found.update(dict.fromkeys(entry._sources))
     return tuple(found)
-
-
-def _are_atoms(values: Iterable[Any]) -> bool:
-    return ATOMS.issuperset(map(type, values))
-
-
-def _entries_of_tuples(values: list[Any]) -> Iterator[Any]:
-    """Return the entries of all tuples in a list, which may be a long one of files and labels."""
-    return chain.from_iterable([value for value in values if type(value) is tuple])
 
 
 class _Binding:
@@ -158,7 +95,7 @@ class _Binding:
         self._context = context
         self._seed: Seed | None = None
         self._generators, self._streams = count(), count()
-        self._copies = _Copies()
+        self._copies = Copies()
 
     def bind(self, value: Any) -> Any:
         """Return an argument as it is for this opening."""
@@ -168,9 +105,9 @@ class _Binding:
         if _inherits(value):
             return self._inheriting(value)
         # One level deep, and only if there is something to bind, for whoever else holds it holds another one.
-        if kind in (list, tuple) and any(map(_inherits, value)):
+        if kind in (list, tuple) and _any_inherits(value):
             return kind([self._bind_entry(entry) for entry in value])
-        if kind is dict and any(map(_inherits, value.values())):
+        if kind is dict and _any_inherits(value.values()):
             return {self._copies.own(key): self._bind_entry(entry) for key, entry in value.items()}
         return self._copies.own(value)
 
@@ -186,229 +123,9 @@ class _Binding:
 
 
 def _inherits(value: Any) -> bool:
-    return value is RNG or isinstance(value, Openable)
+    return isinstance(value, INHERITING)
 
 
-class _Copies:
-    """The copies that are made for one opening."""
-
-    def __init__(self) -> None:
-        self._memo = GLOBALS.copy()  # by the id of the original; in the order in which copies were begun
-        self._kept: list[Any] = []  # originals, some of which are temporary: no other may get their id
-        self._shares = False  # whether there was anything that cannot be copied
-
-    def own(self, value: Any) -> Any:
-        """Return a value that this opening may change, or that nobody can change."""
-        n = len(self._memo)
-        try:
-            return self._own(value)
-        except RecursionError:  # it is nested too deeply, and shared as a whole
-            self._forget(n)
-            self._memo[id(value)] = value
-            return value
-
-    def _own(self, value: Any) -> Any:
-        kind = type(value)
-        if kind in ATOMS:
-            return value
-        key = id(value)
-        if key in self._memo:
-            return self._memo[key]
-        self._kept.append(value)
-        own = self._memo[key] = _MAKERS.get(kind, _Copies._own_object)(self, value)
-        return own
-
-    def _forget(self, n: int) -> None:
-        """Forget all copies but the first n, so that what they are copies of is shared, or copied anew."""
-        while len(self._memo) > n:
-            self._memo.popitem()
-
-    # Containers, which are known before their entries, for they may contain themselves
-
-    def _own_list(self, value: list[Any]) -> list[Any]:
-        own = self._memo[id(value)] = value.copy()
-        kinds = set(map(type, own)) - ATOMS
-        if kinds and not (kinds == {tuple} and _are_atoms(_entries_of_tuples(own))):
-            for i, entry in enumerate(own):
-                own[i] = self._own(entry)
-        return own
-
-    def _own_dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
-        own = self._memo[id(value)] = value.copy()
-        if not _are_atoms(own):
-            items = list(own.items())
-            own.clear()
-            own.update([(self._own(key), self._own(entry)) for key, entry in items])
-        elif not _are_atoms(own.values()):
-            for key, entry in own.items():
-                own[key] = self._own(entry)
-        return own
-
-    def _own_set(self, value: set[Any]) -> set[Any]:
-        own = self._memo[id(value)] = value.copy()
-        if not _are_atoms(own):
-            entries = list(own)
-            own.clear()
-            own.update([self._own(entry) for entry in entries])
-        return own
-
-    def _own_frozen(self, value: Any) -> Any:
-        """Return a tuple or frozenset: the same one, if nothing in it had to be copied."""
-        if _are_atoms(value):
-            return value
-        entries = list(value)
-        own = [self._own(entry) for entry in entries]
-        if all(map(operator.is_, own, entries)):
-            return value
-        return self._memo.get(id(value)) or type(value)(own)  # it is known now, if it contains itself
-
-    # Random generators, in half the time that :meth:`_rebuilt` takes, which would seed them first
-
-    def _own_bits(self, value: Any) -> Any:
-        state = value.__reduce__()[2]
-        if isinstance(state, tuple):  # with the seed sequence, since NumPy 1.24
-            state = state[0], self._own(state[1])
-        own = type(value)(_Unseeded())
-        own.__setstate__(state)
-        return own
-
-    def _own_random_state(self, value: np.random.RandomState) -> Any:
-        state = value.get_state(legacy=False)
-        if state["bit_generator"] != "MT19937":
-            return self._own_object(value)
-        key = id(value._bit_generator)
-        bits = self._memo[key] = self._memo.get(key) or MT19937(_Unseeded())  # type: ignore[arg-type]  # the stub forgot
-        own = np.random.RandomState(bits)
-        own.set_state(state)
-        return own
-
-    def _own_shallow(self, value: Any) -> Any:
-        """Return a copy of a container that is no builtin, but has a copy() as fast as one."""
-        if _are_atoms(value) and (not isinstance(value, dict) or _are_atoms(value.values())):
-            return value.copy()
-        return self._own_object(value)
-
-    # Arrays
-
-    def _own_array(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        view = array.view()
-        view.flags.writeable = False
-        return view
-
-    def _own_subclassed_array(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        view = self._own_array(array)
-        attributes = getattr(view, "__dict__", {})  # such as the mask of a masked array
-        for name, attribute in list(attributes.items()):
-            attributes[name] = self._own(attribute)
-        return view
-
-    # Objects
-
-    def _own_method(self, method: Any) -> Any:
-        """Return the method of the owned object."""
-        receiver = method.__self__
-        own = self._own(receiver)
-        if own is receiver:
-            return method
-        if isinstance(method, types.MethodType):
-            return types.MethodType(method.__func__, own)
-        return getattr(own, method.__name__)
-
-    def _own_object(self, value: Any) -> Any:
-        kind = type(value)
-        if isinstance(value, np.void):  # a record, which may be written into
-            return value.copy()
-        if isinstance(value, SHARED):
-            return value
-        n = len(self._memo)
-        try:
-            if isinstance(value, np.ndarray):
-                return self._own_subclassed_array(value)
-            if any(hasattr(kind, name) for name in FOREIGN):
-                return value
-            if not any(base.__module__.partition(".")[0] in CHANNELS for base in kind.__mro__):
-                if hasattr(kind, "__deepcopy__"):
-                    return self._deep_copied(value, kind)
-                if not hasattr(kind, "__del__") or not _holds_shared(value):
-                    return self._rebuilt(value, kind)
-        except (RecursionError, MemoryError):
-            raise
-        except Exception:  # whatever its class raises, it cannot be copied
-            pass
-        self._forget(n)
-        self._shares = True
-        return value
-
-    def _deep_copied(self, value: Any, kind: Any) -> Any:
-        """Return a copy as the class wants it to be made."""
-        for attribute in getattr(value, "__dict__", {}).values():
-            if isinstance(attribute, np.ndarray):
-                self._own(attribute)  # so it is in the memo, and not copied
-        return kind.__deepcopy__(value, self._memo)
-
-    def _rebuilt(self, value: Any, kind: Any) -> Any:
-        """Return a copy that is made as from a pickle."""
-        if isinstance(value, tuple) and not hasattr(value, "__dict__"):  # one with names
-            own = [self._own(entry) for entry in value]
-            if all(map(operator.is_, own, value)):
-                return value
-        reduce = copyreg.dispatch_table.get(kind)
-        reduced: Any = reduce(value) if reduce is not None else value.__reduce_ex__(4)
-        if isinstance(reduced, str):  # the name of a global
-            return value
-        self._kept.append(reduced)
-        parts: list[Any] = [*reduced, *[None] * (6 - len(reduced))]
-        make, args, state, entries, items, set_state = parts
-        own = make(*[self._own(argument) for argument in args])
-        if own is value:  # there is only one
-            return value
-        self._memo[id(value)] = own
-        if state is not None:
-            state = self._own(state)
-            if set_state is not None:
-                set_state(own, state)
-            elif hasattr(type(own), "__setstate__"):
-                own.__setstate__(state)
-            else:
-                attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
-                if attributes:
-                    own.__dict__.update(attributes)
-                for name, attribute in (slots or {}).items():
-                    object.__setattr__(own, name, attribute)  # also of a frozen class
-        for entry in entries or ():
-            own.append(self._own(entry))
-        for key, entry in items or ():
-            own[self._own(key)] = self._own(entry)
-        return own
-
-
-def _holds_shared(value: Any) -> bool:
-    """Whether an object that has a finalizer holds what cannot be copied: each copy would end it."""
-    trial = _Copies()
-    trial._memo[id(value)] = value
-    for part in value.__reduce_ex__(4)[1:]:
-        trial._own(part)
-    return trial._shares
-
-
-class _Unseeded(ISeedSequence):
-    """Seeds a generator whose state is set next."""
-
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
-        return np.zeros(n_words, dtype)
-
-
-_MAKERS: Final[dict[type, Callable[[_Copies, Any], Any]]] = {
-    list: _Copies._own_list,
-    dict: _Copies._own_dict,
-    set: _Copies._own_set,
-    **dict.fromkeys((tuple, frozenset), _Copies._own_frozen),
-    **dict.fromkeys((deque, OrderedDict, defaultdict, Counter), _Copies._own_shallow),
-    np.ndarray: _Copies._own_array,
-    **dict.fromkeys(
-        (types.MethodType, types.BuiltinMethodType, types.MethodWrapperType), _Copies._own_method
-    ),
-    **dict.fromkeys((MT19937, PCG64, PCG64DXSM, Philox, SFC64), _Copies._own_bits),
-    np.random.RandomState: _Copies._own_random_state,
-    memoryview: lambda _, view: view.toreadonly(),
-}
+def _any_inherits(values: Iterable[Any]) -> bool:
+    """Whether any value inherits a seed, of perhaps millions, all of a few types."""
+    return any(issubclass(kind, INHERITING) for kind in set(map(type, values)) - ATOMS)

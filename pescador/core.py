@@ -18,10 +18,11 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 import numpy as np
 
 from . import seeding
-from .arguments import ATOMS, bind_arguments, explain_read_only, own_iterable, seed_sources
+from .arguments import bind_arguments, explain_read_only, own_iterable, seed_sources
 from .checks import whole_number
 from .closing import close
 from .exceptions import ParameterError, PescadorError
+from .isolation import ATOMS
 from .opening import Context, MethodContext, Openable
 from .seeding import RNG, Seed
 
@@ -118,8 +119,9 @@ class Streamer(Openable, Generic[T_co]):
         self._called = callable(streamer) and not (iterable and not args and not kwargs)
         self._atoms = args if ATOMS.issuperset(map(type, (streamer, *args))) else None
         if self._called or isinstance(streamer, Streamer):
-            sources = seed_sources([streamer, *args, *kwargs.values()])
-            if sources:
+            own = streamer.__self__ if isinstance(streamer, MethodType) else streamer
+            sources = seed_sources([own, *args, *kwargs.values()])
+            if sources:  # else the attribute of the class serves a million streams
                 self._sources = sources
 
     # Iteration

@@ -56,9 +56,9 @@ class BaseMux(Streamer[T_co]):
     streamers : iterable of Streamer or iterable
         What to draw from; plain iterables are wrapped.
     random_state : int, SeedSequence, Generator, RandomState or None
-        An int gives the same sequence at every opening; a Generator or RandomState is asked once and
-        gives each opening a sequence of its own. None takes the seed of the mux that opens this one,
-        or NumPy's global state.
+        An int gives the same sequence at every opening. A Generator or RandomState is asked once, and
+        gives each opening the next sequence, also of a tree that this mux is part of, wherever it runs.
+        None takes the seed of the mux that opens this one, or NumPy's global state.
 
     Raises
     ------

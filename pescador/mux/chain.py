@@ -8,9 +8,9 @@ from itertools import count
 from typing import Any, NoReturn, TypeVar, cast
 
 from .. import seeding
-from ..arguments import ATOMS
 from ..core import Streamer
 from ..exceptions import ParameterError, PescadorError
+from ..isolation import ATOMS
 from ..opening import Context
 from ..seeding import RandomState
 from .base import BaseMux, as_streamer, check_mode, take_one
