@@ -471,13 +471,16 @@ def _load(data: memoryview, buffers: list[memoryview]) -> Any:
         raise Unloadable(_first_type(bytes(data)), error) from None
 
 
-def _first_type(data: bytes) -> str:
-    """Return the name of the first class or function that a pickle refers to, '' if there is none.
+_PLAIN_MODULES = frozenset({"builtins", "cloudpickle", "collections", "copyreg", "numpy", "types"})
 
-    That is the item's own type, unless it is a container of Python's. Of a class that cloudpickle sends
-    along, its name is the first text after the function that makes it.
+
+def _first_type(data: bytes) -> str:
+    """Return the name of the first class or function in a pickle that is not of every pickle, '' if none is.
+
+    That is the item's own type, or one of what is in it. Of a class that cloudpickle sends along, its name is
+    the first text between the second and the third name: those of the maker, of a metaclass, and of a base.
     """
-    found = ""
+    names: list[str] = []
     texts: list[str] = []  # those that belong to no name so far
     memo: list[str] = []
     pushed = ""
@@ -490,13 +493,15 @@ def _first_type(data: bytes) -> str:
             if opcode.name in ("BINGET", "LONG_BINGET"):
                 pushed = memo[int(argument)]  # type: ignore[arg-type]
             elif opcode.name == "STACK_GLOBAL":
-                name = ".".join(texts[-2:])
-                del texts[-2:]
-                if found:  # the class of a class
-                    break
-                found = name
-                if not name.startswith("cloudpickle."):
-                    return found
+                *texts, module, name = texts
+                if names and "_make_skeleton" in names[0] and texts:
+                    return texts[0]
+                if "_make_skeleton" in name:
+                    names.clear()
+                texts.clear()
+                names.append(f"{module}.{name}")
+                if module.partition(".")[0] not in _PLAIN_MODULES:
+                    return names[-1]
             if pushed:
                 texts.append(pushed)
-    return texts[0] if texts else found
+    return names[0] if names else ""

@@ -20,6 +20,7 @@ from pescador.backends.codec import (
     Record,
     Schema,
 )
+from pescador.backends.errors import Unloadable
 from pescador.backends.ring import ALIGNMENT
 from pescador.backends.wire import NOWHERE
 from pescador.testing import Sample, assert_same, sample_items
@@ -339,12 +340,9 @@ def test_a_changed_head_of_a_pickle_is_refused(data):
     struct.pack_into(f"<I{n_parts}Q", body, 0, *table)
     try:
         got = connection.decoder.decode(PICKLED, body)
-    except (PescadorError, *PICKLE_ERRORS):
+    except (PescadorError, Unloadable):  # the constructor of an array says that its buffer has another size
         return
     assert_same(got, item)  # it was drawn as it was, or holds unused bytes
-
-
-PICKLE_ERRORS = (ValueError, TypeError)  # what the constructor of an array says of a buffer of another size
 
 
 def test_a_schema_that_was_not_defined_is_refused():

@@ -3,11 +3,23 @@
 import itertools
 import threading
 
+import numpy as np
 import pytest
 
-from pescador import ParallelStreamer, PescadorError, Streamer
+from pescador import (
+    DataError,
+    ParallelStreamer,
+    PescadorError,
+    RoundRobinMux,
+    ShuffledMux,
+    StochasticMux,
+    Streamer,
+    buffer_stream,
+)
+from pescador.testing import Sample, Tagged
 
 from ..kinds import PATIENCE
+from ..streams import samples
 
 
 def threads():
@@ -18,6 +30,101 @@ def test_items_are_the_very_objects_that_the_generator_gave():
     items = [object(), None, threading.Lock(), lambda: None]
     with ParallelStreamer(items, "thread") as stream:
         assert all(got is item for got, item in zip(stream, items, strict=True))
+
+
+def test_what_nobody_else_refers_to_is_not_copied():
+    """At any depth; and of all else in an item, only what lies in a container that is held."""
+    sent = []
+
+    def sources():
+        yield lambda: {"x": np.zeros(3), "y": np.zeros(3)[::2], "z": np.zeros((2, 3), order="F"), "i": 1}
+        yield lambda: np.zeros(3)
+        yield lambda: [np.zeros(3), (np.zeros(2), {"deep": [np.ones((2, 2)).T]})]
+        yield lambda: Sample("a", {"x": np.zeros(3)})
+        yield lambda: np.array([None, np.zeros(3)], object)
+        yield lambda: (np.zeros(3).view(Tagged),)
+
+    def addresses(item):
+        """Return where all parts of an item are."""
+        parts = item.values() if isinstance(item, dict) else item
+        if isinstance(item, Sample):
+            parts = item.values.values()
+        if isinstance(item, np.ndarray) and not item.dtype.hasobject:
+            return [id(item), item.ctypes.data]
+        if isinstance(item, dict | list | tuple | Sample | np.ndarray):
+            return [id(item), *(address for part in parts for address in addresses(part))]
+        return []
+
+    def source():
+        for make in sources():
+            for _ in range(2):
+                made = [make()]
+                sent.append(addresses(made[0]))
+                yield made.pop()
+
+    with ParallelStreamer(Streamer(source), "thread") as stream:
+        items = list(stream)
+        assert [addresses(item) for item in items] == sent
+        assert stream.stats()["copied"] == 0
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_batches_are_not_copied_whatever_mux_they_go_through(n_workers):
+    batches = Streamer(buffer_stream, Streamer(samples, 32, 10), 8)
+    mux = ShuffledMux([RoundRobinMux([batches, StochasticMux([batches] * 2, 2, 3)]), batches])
+    with ParallelStreamer(mux, "thread", n_workers) as stream:
+        assert sum(1 for _ in stream(20)) == 20
+        assert stream.stats()["copied"] == 0
+
+
+def test_objects_that_are_held_and_hold_no_arrays_are_the_very_same():
+    class Node:
+        def __init__(self):
+            self.me, self.names, self.lock = [self], ["a"], threading.Lock()
+
+    node, deep = Node(), []
+    for _ in range(100_000):
+        deep = [deep]
+
+    def source():
+        yield {"node": node}
+        yield deep
+        while deep:  # or the interpreter frees it in as many steps
+            deep[:] = deep[0]
+
+    with ParallelStreamer(Streamer(source), "thread") as stream:
+        items = iter(stream)
+        assert next(items)["node"] is node
+        assert node.me[0] is node
+        assert next(items) is deep
+        items.close()
+
+
+def test_what_is_copied_is_counted():
+    def source(x):
+        for _ in range(3):
+            yield {"x": x, "y": np.zeros(7)}
+
+    with ParallelStreamer(Streamer(source, np.zeros(100)), "thread") as stream:
+        list(stream)
+        assert stream.stats()["copied"] == 3 * 800
+
+
+def test_an_array_for_which_there_is_no_memory_is_an_error_of_its_item(monkeypatch):
+    class Full(np.ndarray):
+        def copy(self, order="C"):
+            raise MemoryError("no memory left")
+
+    def source():
+        x = np.zeros(3).view(Full)
+        yield 1
+        yield {"x": x}
+
+    with ParallelStreamer(Streamer(source), "thread") as stream:
+        items = iter(stream)
+        assert next(items) == 1
+        with pytest.raises(DataError, match=r"Full.*no memory left"):
+            next(items)
 
 
 def test_a_thread_starts_with_the_first_item_serves_all_epochs_and_ends_with_the_pool():
