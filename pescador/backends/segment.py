@@ -162,7 +162,12 @@ def _reserve(fd: int, n_bytes: int, remedy: str) -> None:
                 except InterruptedError:
                     continue
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EINVAL, errno.EFBIG):
+        if error.errno == errno.EFBIG:
+            raise PescadorError(
+                f"no shared memory of {n_bytes:,} bytes can be made: to the system it is a file, and this "
+                f"process may not make one of that size. Raise the limit ('ulimit -f'). {remedy}"
+            ) from error
+        if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EINVAL):
             raise
         free = free_bytes()
         there = "" if free is None else f", where {free:,} bytes are free"

@@ -323,15 +323,7 @@ assert found[0] == found[2] != found[1]
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit that Linux keeps")
-@every_process
-def test_a_long_start_up_message_needs_no_file(kind, tmp_path):
-    if kind["backend"] == "shm":
-        pytest.skip("its memory is a file, which the limit forbids; another test has the error")
-    run(
-        tmp_path,
-        kind,
-        """
+FILE_SIZE = """
 import resource
 os.environ["PESCADOR_LONG"] = "x" * 100_000
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
@@ -339,7 +331,22 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
 def numbers(words):
     yield len(words), len(os.environ["PESCADOR_LONG"])
 
+def arrays():
+    yield {"x": np.zeros(100_000)}
+
 with ParallelStreamer(Streamer(numbers, [str(i) for i in range(20_000)]), **options) as stream:
     assert list(stream) == [(20_000, 100_000)]
-""",
-    )
+with ParallelStreamer(Streamer(arrays), **options) as stream:
+    try:
+        assert len(list(stream)) == 1
+    except pescador.PescadorError as error:
+        assert options["backend"] == "shm" and "ulimit -f" in str(error), error
+    else:
+        assert options["backend"] != "shm"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit that Linux keeps")
+@every_process
+def test_a_limit_on_the_size_of_files_loses_no_message_and_is_named_where_it_matters(kind, tmp_path):
+    run(tmp_path, kind, FILE_SIZE)
