@@ -117,7 +117,7 @@ RULES = (
         "An item cannot be pickled",
         "`DataError` that describes the item",
         DataError,
-        ("an item cannot be sent", "({size},)", "{name}: {text}"),
+        ("an item cannot be sent", "({size},)", "{name}", "{text}"),
     ),
     Rule(
         (CLOSE,),

@@ -70,7 +70,7 @@ def stuck(how):
 def opened(streamer, **options):
     """Return a ParallelStreamer whose workers run and have imported this module, which is no stall."""
     stream = ParallelStreamer(streamer, prefetch=1, stall_timeout=PATIENCE, **options)
-    pool = stream._pool.get(SEED)
+    pool = stream._pool.get()
     first = [pool.open(Streamer(constant), SEED, None, None) for _ in pool.workers]
     for items in first:
         next(items)

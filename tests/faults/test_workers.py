@@ -196,7 +196,7 @@ def test_items_that_came_before_the_end_of_the_pool_are_dropped_with_it(kind):
 
 @process_backends
 def test_a_record_that_comes_while_its_stream_is_closed_is_given_back(backend):
-    pool = backends.get(backend)().open(1, timeout=5, stall_timeout=None, seed=Seed())
+    pool = backends.get(backend)().open(1, timeout=5, stall_timeout=None)
     with closing(pool):
         stream = pool.open(Streamer([{"x": np.zeros(50_000)}] * 10), Seed(), None, 1)
 
