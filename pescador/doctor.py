@@ -22,7 +22,7 @@ import psutil
 
 from . import backends
 from .backends import orphans, segment
-from .backends.launch import START_METHODS, python_command
+from .backends.launch import START_METHODS, interpreter_environment, python_command
 from .backends.shm import MAX_RING_BYTES
 from .core import Streamer
 from .interrupts import interrupts_held
@@ -218,6 +218,7 @@ def _start_trial(backend: str, method: str | None) -> subprocess.Popen[str] | Ex
             text=True,
             errors="replace",
             start_new_session=True,  # so that all of it can be killed
+            env=interpreter_environment(),
         )
     except Exception as error:
         return error

@@ -21,7 +21,7 @@ from . import backends
 from .backends.base import Pool
 from .checks import did_you_mean, whole_number
 from .core import Streamer
-from .exceptions import ParameterError
+from .exceptions import ParameterError, PescadorError
 from .opening import Context
 from .seeding import Seed
 
@@ -302,7 +302,9 @@ class _PoolKeeper:
         options: dict[str, Any],
     ) -> None:
         self._recipe = (backend, n_workers, timeout, stall_timeout, options)
-        self._lock = threading.Lock()
+        # Held while the pool is opened or closed; a signal handler may close what its thread is opening.
+        self._lock = threading.RLock()
+        self._n_closed = 0  # how often it was
         self._pool: Pool | None = None
         self._pid = os.getpid()
         self._finalizer: Any = None
@@ -322,34 +324,52 @@ class _PoolKeeper:
 
     def get(self) -> Pool:
         """Return the pool; open one if there is none that can be used."""
-        if self._pid != os.getpid():
-            # This process was forked from the one whose pool it is. Nothing of it is touched here.
-            self._lock = threading.Lock()
-            self._pid = os.getpid()
-            self._abandon()
+        self._leave_to_parent()
+        n_closed = self._n_closed
         with self._lock:
             if self._pool is not None and self._pool.broken:
-                self._finalizer()
-                self._pool = None
+                self._end()
             if self._pool is None:
                 _, n_workers, timeout, stall_timeout, _ = self._recipe
                 self._pool = self._backend.open(n_workers, timeout=timeout, stall_timeout=stall_timeout)
                 self._finalizer = weakref.finalize(self, _close, self._pool, self._pid)
+            if n_closed != self._n_closed:
+                self._end()
+                raise PescadorError("the ParallelStreamer was closed while its workers were being started")
             return self._pool
 
-    def _abandon(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer.detach()
-        self._pool = self._finalizer = None
+    def _leave_to_parent(self) -> None:
+        """Touch nothing of the pool if this process was forked from the one whose it is."""
+        if self._pid != os.getpid():
+            self._lock = threading.RLock()  # a thread that this process does not have may hold the other
+            self._pid = os.getpid()
+            if self._finalizer is not None:
+                self._finalizer.detach()
+            self._pool = self._finalizer = None
 
     def stats(self) -> list[backends.WorkerStats]:
         pool = self._pool
         return [] if pool is None or self._pid != os.getpid() else pool.stats()
 
     def close(self) -> None:
-        finalizer, self._finalizer, self._pool = self._finalizer, None, None
-        if finalizer is not None:
-            finalizer()
+        self._leave_to_parent()
+        self._n_closed += 1  # first: who is opening the pool closes it then, if that takes longer than this
+        timeout = self._recipe[2]
+        if self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            try:
+                self._end()
+            finally:
+                self._lock.release()
+
+    def _end(self) -> None:
+        """Close the pool, if there is one. The lock is held."""
+        pool, finalizer = self._pool, self._finalizer
+        if pool is not None:
+            _close(pool, self._pid)
+            # Only now: if a Ctrl-C interrupts that, what is left is ended by the next who tries.
+            if finalizer is not None:
+                finalizer.detach()
+            self._pool = self._finalizer = None
 
 
 def _close(pool: Pool, pid: int) -> None:

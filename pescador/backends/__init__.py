@@ -12,6 +12,7 @@ pool.py      streams, their windows, and how they are spread over workers
 worker.py    the loop of a worker, which runs the generators
 process.py   a pool of processes: messages, death, statistics
 launch.py    starting and ending processes
+ending.py    what a worker process does at its end
 zygote.py    the process from which workers are forked
 recipe.py    sending recipes
 link.py      messages between two processes
@@ -35,11 +36,18 @@ Third parties add backends with :func:`register`, or with an entry point in the 
 from __future__ import annotations
 
 import importlib
+import os
 from importlib.metadata import entry_points
 from typing import cast
 
 from ..exceptions import ParameterError
 from .base import Backend, Pool, Stream, StreamStats, WorkerStats
+
+try:
+    START_FOLDER = os.getcwd()
+    """Where this interpreter started, as far as one can tell, from which relative paths count."""
+except OSError:  # it was deleted
+    START_FOLDER = ""
 
 __all__ = ["Backend", "Pool", "Stream", "StreamStats", "WorkerStats", "get", "names", "register"]
 

@@ -18,6 +18,7 @@ end of its socket tells.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -26,24 +27,58 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[attr-defined]  # no public one
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psutil
 
 from ..exceptions import ParameterError, PescadorError
+from . import START_FOLDER
+from .ending import flush_output, forget_exit_functions, tell
 from .link import Link
 from .orphans import command_line, reclaim_once
 from .owner import pids_are_ours, this_owner, watch
 from .stall import process_state
 
-__all__ = ["START_METHODS", "Process", "cannot_start", "check_start_method", "end", "python_command"]
+__all__ = [
+    "START_METHODS",
+    "Process",
+    "cannot_start",
+    "check_start_method",
+    "end",
+    "hash_seed",
+    "interpreter_environment",
+    "python_command",
+    "search_path",
+]
 
 START_METHODS = ("forkserver", "spawn", "fork")
 
-# Seconds in which a zygote answers, or ends. On a machine under heavy load one was seen to need 22.
+# Seconds in which a zygote forks a worker. On a machine under heavy load one was seen to need 22.
 ANSWER_SECONDS = 60
+
+# Seconds in which it tells how a worker ended, which is worth no longer wait, and in which it ends itself
+# when it has no workers.
+REAP_SECONDS = 0.3
+ZYGOTE_SECONDS = 0.3
+
+# The same where that is to be told, of a worker that died.
+CAUSE_SECONDS = 2.0
+
+# Seconds that a process has to end after SIGTERM, and after SIGKILL, which takes longer only where the
+# system is slow to give back its memory.
+TERMINATE_SECONDS = 0.3
+KILL_SECONDS = 5.0
+
+# When to tell that a process is waited for.
+NOTICE_SECONDS = 1.0
+
+# A process is waited for in slices, for a Ctrl-C that comes just before a system call does not interrupt it.
+SLICE_SECONDS = 1.0
+
+# Bytes of the search path in a command line. Linux takes 128 KiB as one argument.
+MAX_PATH_BYTES = 1 << 16
 
 
 def check_start_method(method: str | None) -> str:
@@ -71,41 +106,49 @@ class Process(ABC):
     def _reap(self) -> bool:
         """Take the exit status of the process if it has ended, and return whether it has."""
 
-    def wait(self, timeout: float) -> bool:
+    def wait(self, timeout: float | None) -> bool:
         """Wait until the process has ended, at most so many seconds; return whether it has."""
-        deadline = time.monotonic() + timeout
-        with self._waiting:
-            return self._wait(deadline)
+        deadline = _deadline(timeout)
+        left = 1.0
+        while left and not self._ended:
+            left = max(0.0, deadline - time.monotonic())
+            if self._wait(min(left, SLICE_SECONDS)):
+                self._end()
+        return self._ended
 
-    def _wait(self, deadline: float) -> bool:
-        while not self._ended:
-            if self.pidfd is not None:
-                poll = select.poll()
-                poll.register(self.pidfd, select.POLLIN)
-                if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
-                    return False
-            if self._reap():
+    def _wait(self, seconds: float) -> bool:
+        """Wait for the end, at most so many seconds; return whether to look for it."""
+        pidfd = self.pidfd
+        if pidfd is None:
+            time.sleep(min(seconds, 0.005))  # only where there are no pidfds
+            return True
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
+
+    def _end(self) -> None:
+        """Take note that the process may have ended. No thread holds the lock while it waits for that."""
+        with self._waiting:
+            if not self._ended and self._reap():
                 self._ended = True
                 if self.pidfd is not None:
                     os.close(self.pidfd)
                     self.pidfd = None
-            elif time.monotonic() >= deadline:
-                return False
-            else:
-                time.sleep(0.005)  # only where there are no pidfds
-        return True
 
     def exit_cause(self) -> str:
         """Return how the process ended, in words."""
+        if not self._ended:
+            return "is not used any more"
         code = self._returncode
         if code is None:
             return "ended"
-        if code >= 0:
-            return f"exited with code {code}"
+        return f"exited with code {code}" if code >= 0 else self._killed_by(-code)
+
+    def _killed_by(self, number: int) -> str:
         try:
-            name = signal.Signals(-code).name
+            name = signal.Signals(number).name
         except ValueError:
-            name = f"signal {-code}"
+            name = f"signal {number}"
         hints = {
             "SIGKILL": "; did the system run out of memory?",
             "SIGABRT": "; a library gave up, often for want of descriptors, threads or memory",
@@ -116,9 +159,10 @@ class Process(ABC):
 
     def kill(self, number: int) -> None:
         """Send a signal to the process if it has not ended yet."""
-        if not self._ended:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+        with self._waiting:  # once it is reaped, its number may be that of another process
+            if not self._ended:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, number)
 
 
 class _Child(Process):
@@ -140,14 +184,30 @@ class _Grandchild(Process):
     def __init__(self, pid: int, zygote: _Zygote) -> None:
         super().__init__(pid)
         self._zygote = zygote
+        self._is_orphan = False
 
-    def _reap(self) -> bool:
-        with contextlib.suppress(EOFError, OSError):
-            status = self._zygote.ask(f"reap {self.pid}")
-            if status == "running":
-                return False
+    def _reap(self, seconds: float = REAP_SECONDS) -> bool:
+        try:
+            status = self._zygote.reap(self.pid, seconds)
+        except (EOFError, OSError):
+            # The zygote is gone. The kernel kills its workers with it, and nobody can ask how they ended.
+            self._is_orphan = True
+            return self.pidfd is not None or not _is_running(self.pid)
+        if status == "running":
+            return False
+        if status:
             self._returncode = int(status)
-        return True
+        return bool(status) or self.pidfd is not None
+
+    def exit_cause(self) -> str:
+        if self._ended and self._returncode is None and not self._is_orphan:
+            self._reap(CAUSE_SECONDS)  # the zygote is late
+        if self._ended and self._is_orphan:
+            return (
+                f"was killed by SIGKILL together with process {self._zygote.pid}, from which workers are "
+                f"forked, and which {self._zygote.exit_cause()}"
+            )
+        return super().exit_cause()
 
 
 class _Zygote:
@@ -160,6 +220,8 @@ class _Zygote:
 
     def __init__(self) -> None:
         self.owner = this_owner()
+        self._is_silent = False  # it did not tell how a worker ended
+        self._fate = ""  # why it was killed
         self._link, other = Link.pair()
         descriptor = other.socket.fileno()
         code = f"from pescador.backends.zygote import main; main({descriptor})"
@@ -204,34 +266,62 @@ class _Zygote:
     def is_alive(self) -> bool:
         return not self._process.wait(0)
 
-    def ask(self, question: str, descriptors: tuple[int, ...] = ()) -> str:
-        """Send a request, and return the answer.
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
-        The answer comes through a link of its own, so any thread may ask at any time, also when the
-        garbage collector closes a pool while another question is under way.
+    def exit_cause(self) -> str:
+        self._process.wait(REAP_SECONDS)
+        return self._fate or self._process.exit_cause()
+
+    def fork(self, descriptors: tuple[int, ...]) -> str:
+        """Start a worker with these descriptors; return its pid, or why there is none.
 
         Raises
         ------
         PescadorError
-            If none comes. Then the zygote is killed, so the next pool starts another.
+            If no answer comes. Then the zygote is killed, so the next pool starts another.
+        """
+        answer = self._ask("fork", descriptors, ANSWER_SECONDS)
+        if answer is None:
+            raise self._killed()
+        return answer
+
+    def reap(self, pid: int, seconds: float = REAP_SECONDS) -> str:
+        """Return the exit status of a worker, 'running', or nothing if the zygote does not answer.
+
+        One that did not is not waited for again, unless for longer: it is stopped, most likely.
+        """
+        waits = seconds > REAP_SECONDS or not self._is_silent
+        answer = self._ask(f"reap {pid}", (), seconds if waits else 0)
+        self._is_silent = answer is None
+        return answer or ""
+
+    def _ask(self, question: str, descriptors: tuple[int, ...], seconds: float) -> str | None:
+        """Send a request, and return the answer, None if none comes.
+
+        The answer comes through a link of its own, so any thread may ask at any time, also when the
+        garbage collector closes a pool while another question is under way.
         """
         here, there = Link.pair()
         with contextlib.closing(here):
             with contextlib.closing(there):
-                self._link.send(question.encode(), (there.socket.fileno(), *descriptors))
-            if not _comes(here):
-                raise self._killed(question)
+                # Past the queue, where a Ctrl-C might leave it: twice or never is both fine here.
+                if not self._link.send_now(question.encode(), (there.socket.fileno(), *descriptors)):
+                    return None  # it is full of questions
+            if not _comes(here, seconds):
+                return None
             answer = here.receive()
         assert answer is not None
         return answer[0].decode()
 
-    def _killed(self, question: str) -> PescadorError:
+    def _killed(self) -> PescadorError:
         """Kill the process, and return what to raise."""
-        pid = self._process.pid
-        state = process_state(pid)
+        state = process_state(self.pid)
+        self._fate = f"did not answer (it was {state})"
         end([self._process], 0, signal.SIGKILL)
         return PescadorError(
-            f"process {pid}, from which workers are forked, did not answer {question!r} for "
+            f"process {self.pid}, from which workers are forked, did not answer 'fork' for "
             f"{ANSWER_SECONDS} s (it was {state}), and was killed, which ends all workers that it started. "
             "Did somebody stop it, or is the machine out of memory or overloaded? The next iteration starts "
             "another one; start_method='spawn' does without"
@@ -239,16 +329,16 @@ class _Zygote:
 
     def _end(self) -> None:
         self._link.end()
-        end([self._process], ANSWER_SECONDS)
+        end([self._process], 0 if self._is_silent else ZYGOTE_SECONDS, signal.SIGKILL)  # it has no workers
 
 
-def _comes(link: Link) -> bool:
-    """Wait until there is a message, or the end, on a link; False if there is none in ANSWER_SECONDS."""
+def _comes(link: Link, seconds: float) -> bool:
+    """Wait until there is a message, or the end, on a link; return whether one came in time."""
     poll = select.poll()
     poll.register(link.socket, select.POLLIN)
     # One second at a time: while this process is stopped (Ctrl-Z), which stops the other, too, one of them
     # passes at most.
-    return any(poll.poll(1000) for _ in range(ANSWER_SECONDS))
+    return any(poll.poll(1000 * min(1, seconds - start)) for start in range(math.ceil(seconds) or 1))
 
 
 def _forget_lock() -> None:
@@ -295,10 +385,10 @@ class Launcher:
     def _start_from_zygote(self, descriptors: tuple[int, int]) -> Process:
         assert self._zygote is not None
         try:
-            answer = self._zygote.ask("fork", descriptors)
+            answer = self._zygote.fork(descriptors)
         except (OSError, EOFError):  # somebody killed it, and all its workers with it; the next one is fine
             self._zygote = _Zygote.replace(self._zygote)
-            answer = self._zygote.ask("fork", descriptors)
+            answer = self._zygote.fork(descriptors)
         if not answer.isdigit():
             raise OSError(answer)
         return _Grandchild(int(answer), self._zygote)
@@ -323,13 +413,19 @@ def _spawn(descriptors: tuple[int, int]) -> Process:
 
 
 def _interpreter(code: str, descriptors: tuple[int, ...]) -> Process:
-    process = subprocess.Popen(python_command(code), pass_fds=descriptors, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        python_command(code),
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        env=interpreter_environment(),
+    )
     process.returncode = 0  # it is reaped by _Child; nobody is to wait for it, nor to warn of it
     return _Child(process.pid)
 
 
 def _fork(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> Process:
-    _flush()  # or the worker would print once more what is still to be printed here
+    hash_seed()  # one for all workers, and for those that they may start
+    flush_output()  # or the worker would print once more what is still to be printed here
     pid = os.fork()
     if pid:
         return _Child(pid)
@@ -340,6 +436,7 @@ def _fork(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> Process:
 def _main(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> None:
     from .process_main import main
 
+    forget_exit_functions()
     link, bell = consumers
     link.close()
     os.close(bell)
@@ -371,51 +468,168 @@ def in_forked_child(function: Callable[[], None]) -> None:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        _flush()
+        flush_output()
         os._exit(code)
 
 
-def _flush() -> None:
-    for file in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # there may be none, or nobody who reads it
-            file.flush()
-
-
-def search_path() -> list[str]:
-    """Return the entries of ``sys.path`` that Python itself would use."""
-    return [entry for entry in sys.path if isinstance(entry, str)]
+# Interpreters
 
 
 def python_command(code: str) -> list[str]:
     """Return the command line of an interpreter like this one, marked as ours."""
-    if not sys.executable:
-        raise PescadorError(
-            "this program has no Python interpreter to start workers with; use start_method='fork'"
-        )
-    return command_line([sys.executable, *_args_from_interpreter_flags()], sys.path, code)
+    flags = _args_from_interpreter_flags()
+    if _ignores_environment():  # so would that interpreter its PYTHONHASHSEED; it gets no other such variable
+        flags = ["-s" if flag == "-I" else flag for flag in flags if flag != "-E"]
+    return command_line([_executable(), *flags], _short_path(), code)
 
 
-UNBOUNDED = 1e6  # seconds; the most that poll() can take
+def _executable() -> str:
+    """Return the interpreter to start."""
+    spawn: Any = sys.modules.get("multiprocessing.spawn")  # where set_executable() keeps it
+    chosen = os.fsdecode(spawn.get_executable() or "") if spawn is not None else ""
+    if chosen and chosen != sys.executable:
+        return chosen
+    if sys.executable and not getattr(sys, "frozen", False):
+        return sys.executable
+    raise PescadorError(
+        f"workers need a Python interpreter, and sys.executable is none here ({sys.executable!r}), as in a "
+        "frozen application. Name one with multiprocessing.set_executable(), use start_method='fork' (only "
+        "safe as long as the program runs no other threads when its workers start), or use backend='thread'"
+    )
+
+
+def _ignores_environment() -> bool:
+    return bool(sys.flags.ignore_environment or sys.flags.isolated)
+
+
+def interpreter_environment() -> dict[str, str]:
+    """Return the environment in which an interpreter is started."""
+    environment = dict(os.environ)
+    if _ignores_environment():
+        environment = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
+    return {**environment, "PYTHONHASHSEED": hash_seed()}
+
+
+_hash_seed = ""
+
+
+def hash_seed() -> str:
+    """Return what seeds the hashes of strings in all interpreters that this process starts.
+
+    In a worker it is called before its environment becomes that of the consumer, and gives the worker's own.
+    """
+    global _hash_seed
+    if not _hash_seed:
+        given = os.environ.get("PYTHONHASHSEED", "")
+        is_valid = given.isdecimal() and int(given) < 1 << 32
+        _hash_seed = given if is_valid else str(int.from_bytes(os.urandom(4), "little"))
+    return _hash_seed
+
+
+def search_path() -> list[str]:
+    """Return ``sys.path`` for another process of this consumer.
+
+    As Python itself, it leaves out what is no string. Behind a relative entry comes what it meant in the
+    folder where this interpreter started, for the other process may be in another one.
+    """
+    path: list[str] = []
+    for entry in sys.path:
+        if isinstance(entry, str):
+            path.append(entry)
+            if START_FOLDER and not os.path.isabs(entry):
+                path.append(os.path.join(START_FOLDER, entry) if entry else START_FOLDER)
+    return list(dict.fromkeys(path))
+
+
+def _short_path() -> list[str]:
+    """Return what of the search path fits in a command line, above all what pescador itself needs."""
+    path = [entry for entry in search_path() if not entry or os.path.exists(entry)]
+    needed = {_entry_of(name) for name in ("pescador", "cloudpickle", "numpy", "psutil", "zmq")}
+    chosen: set[str] = set()
+    left = MAX_PATH_BYTES
+    for entry in sorted(path, key=lambda entry: entry not in needed):
+        left -= len(ascii(entry)) + 2
+        if left < 0:
+            break
+        chosen.add(entry)
+    return [entry for entry in path if entry in chosen]
+
+
+def _entry_of(package: str) -> str:
+    """Return the entry of the search path where a package was found."""
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return os.path.dirname(os.path.dirname(file))
+
+
+# The end
 
 
 def end(
-    processes: list[Process], timeout: float | None, number: int = signal.SIGTERM, patience: float = 0.5
+    processes: Sequence[Process],
+    timeout: float | None,
+    number: int = signal.SIGTERM,
+    patience: float = TERMINATE_SECONDS,
+    notice: Callable[[Sequence[Process]], None] | None = None,
 ) -> None:
-    """Wait for processes that were asked to end; terminate with a signal, then kill those that don't."""
-    deadline = time.monotonic() + (UNBOUNDED if timeout is None else timeout)
-    left = [process for process in processes if not process.wait(max(0, deadline - time.monotonic()))]
-    for signal_number, seconds in ((number, patience), (signal.SIGKILL, 5.0)):
-        # Whatever such a process started goes with it, if need be by SIGTERM.
-        offspring = [child for process in left for child in _offspring(process.pid)]
+    """Wait for processes that were asked to end; terminate with a signal, then kill those that don't.
+
+    They are waited for side by side. Whatever one that has to be ended has started goes with it, if need be
+    by SIGTERM and SIGKILL.
+
+    Parameters
+    ----------
+    processes : sequence of Process
+        Those that were asked.
+    timeout : float or None
+        Seconds in which they may end by themselves; None is no bound.
+    number : int
+        What to terminate them with.
+    patience : float
+        Seconds in which they have to end then.
+    notice : callable, optional
+        Called with those that are left after NOTICE_SECONDS, if that is not the end of the wait.
+    """
+    deadline = _deadline(timeout)
+    soon = time.monotonic() + NOTICE_SECONDS
+    left = _wait_for(processes, min(deadline, soon))
+    if left and notice is not None and deadline > soon:
+        notice(left)
+    left = _wait_for(left, deadline)
+    offspring: list[psutil.Process] = []
+    for signal_number, seconds in ((number, patience), (signal.SIGKILL, KILL_SECONDS)):
+        offspring += [child for process in left for child in _offspring(process.pid)]
         for process in left:
             process.kill(signal_number)
             if signal_number == signal.SIGTERM:
                 process.kill(signal.SIGCONT)  # one that is stopped would not see the other signal
         for child in offspring:
-            with contextlib.suppress(psutil.Error, OSError):
-                child.send_signal(min(signal_number, signal.SIGTERM))
-                child.send_signal(signal.SIGCONT)
-        left = [process for process in left if not process.wait(seconds)]
+            tell(child, min(signal_number, signal.SIGTERM))
+        deadline = time.monotonic() + seconds
+        left = _wait_for(left, deadline)
+        while signal_number != signal.SIGKILL and any(map(_runs, offspring)) and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+
+def _deadline(timeout: float | None) -> float:
+    return math.inf if timeout is None else time.monotonic() + timeout
+
+
+def _wait_for(processes: Sequence[Process], deadline: float) -> list[Process]:
+    """Wait for processes until then, and return those that have not ended."""
+    for process in processes:
+        timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+        process.wait(timeout)
+    return [process for process in processes if not process.wait(0)]
+
+
+def _is_running(pid: int) -> bool:
+    return process_state(pid) not in ("gone", psutil.STATUS_ZOMBIE)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _offspring(pid: int) -> list[psutil.Process]:

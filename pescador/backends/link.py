@@ -1,20 +1,32 @@
 """Messages between the consumer and a worker process, over a pair of Unix sockets.
 
-Sockets of type SEQPACKET keep the bounds of messages, and a send is atomic, so any thread may send
-without a lock. File descriptors travel with messages. A long message travels in a file without a name,
-whose descriptor is sent in its place. The end of the other side, however it comes, shows as the end of
-the stream.
+Sockets of type SEQPACKET keep the bounds of messages. File descriptors travel with messages, and a long
+message travels as several packets, of which the first announces it::
+
+    packet    a message of MAX_MESSAGE bytes at most
+    packet    the announcement: a mark and the size of a long message, with its descriptors
+    packets   MAX_MESSAGE bytes of it each, the last one may be shorter
+
+The end of the other side, however it comes, shows as the end of the stream.
+
+Sending never blocks. Any thread may send at any time, and so may a finalizer that the garbage collector
+runs while the same thread is sending: a message goes into a queue in one step, and whoever gets the lock,
+which nobody waits for, sends what is in the queue as far as the socket takes it. The holder of the lock
+looks again once it has released it, so that nothing is left in the queue because two threads missed each
+other. What does not fit stays there until the next :meth:`Link.send` or wait of this side; waits also
+end when there is room again. Messages keep their order.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import select
 import socket
 import struct
-import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,33 +38,56 @@ __all__ = ["MAX_MESSAGE", "Link", "Naps"]
 
 T = TypeVar("T")
 
-# Bytes that go through the socket itself. Far below the default socket buffer (208 KiB on Linux),
-# so that some messages are always under way.
+# Bytes of a packet. Far below the default socket buffer (208 KiB on Linux), so that some packets are
+# always under way.
 MAX_MESSAGE = 1 << 16
 
-# In place of a longer message. No other message begins like this.
-_IN_A_FILE = b"\0file"
+# The announcement of a longer message. No other message begins like this.
+_LONG = b"\0long"
+_SIZE = struct.Struct("=Q")
 
 MAX_DESCRIPTORS = 8
 # As plain integers: the flags of the socket module are members of an enum, which are slow to combine.
 _CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _DONT_WAIT = int(socket.MSG_DONTWAIT)
+# Some programs let SIGPIPE end them; that the other side is gone is not to end this one.
+_SEND = _DONT_WAIT | int(getattr(socket, "MSG_NOSIGNAL", 0))
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+
+# The system is short of something that comes back when the other side reads. poll() does not know of that.
+_SHORT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
+SHORT_SECONDS = 1e-3
 
 # A nap takes twice as long as it was asked for, at least, and the waking up to 30 µs of one's own time.
 NAP_SECONDS = 50e-6
 NAPPING_SECONDS = 500e-6
 
+_Packet = tuple[bytes | memoryview, list[int]]
+_NO_DESCRIPTORS: list[int] = []
+
 
 class Link:
-    """One end of the pair."""
+    """One end of the pair.
+
+    Attributes
+    ----------
+    broken : str
+        Why it cannot be used any more, if an exception (a Ctrl-C, most likely) came while a message was
+        sent: nobody knows whether it was. Otherwise empty.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)  # whatever socket.setdefaulttimeout() says
         self.socket = sock
+        self.broken = ""
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._kept: deque[tuple[bytes, list[int]]] = deque()  # received, and not asked for yet
+        self._coming: tuple[bytearray, int, list[int]] | None = None  # a long message, and its size
+        self._unsent: deque[_Packet] = deque()
+        self._sending = threading.Lock()  # never waited for
+        self._is_closed = False
 
     @classmethod
     def pair(cls) -> tuple[Link, Link]:
@@ -60,39 +95,128 @@ class Link:
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(one), cls(other)
 
-    def send(self, message: bytes, descriptors: Sequence[int] = (), block: bool = True) -> None:
-        """Send a message.
+    # Sending
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits for room in the socket."""
+        return bool(self._unsent)
+
+    def send(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, now or when there is room. The caller may close the descriptors at once.
 
         Raises
         ------
-        BlockingIOError
-            If there is no room, and `block` is false or :meth:`limit` was called.
-        OSError
-            If the other side is gone.
+        BrokenPipeError, ConnectionResetError
+            If the other side is gone, or this end is closed.
+        PescadorError
+            If there is no descriptor left to keep a copy.
         """
-        flags = 0 if block else _DONT_WAIT
-        if len(message) > MAX_MESSAGE:
-            with tempfile.TemporaryFile(buffering=0) as file:
-                file.write(message)
-                self.send(_IN_A_FILE, (*descriptors, file.fileno()), block)
-        elif descriptors:
-            rights = array.array("i", descriptors)
-            self.socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], flags)
+        if not descriptors and self.try_send(message):
+            return
+        self._check()
+        copies = _copies(descriptors) if descriptors else _NO_DESCRIPTORS
+        if len(message) <= MAX_MESSAGE:
+            self._unsent.append((message, copies))
         else:
-            self.socket.send(message, flags)
+            self._unsent.extend(_packets(message, copies))  # in one step: nothing comes in between
+        self.flush()
+
+    def try_send(self, message: bytes) -> bool:
+        """Send a message that is not long if nothing is queued and there is room; return whether."""
+        if (self._unsent and not self.flush()) or len(message) > MAX_MESSAGE:
+            return False
+        try:
+            if not self._sending.acquire(blocking=False):
+                return False  # another thread is just sending, or this one is, below
+            try:
+                is_sent = self.send_now(message)
+            finally:
+                self._sending.release()
+        except BaseException as error:
+            self._failed(error)
+            raise
+        if self._unsent or self._is_closed:  # meanwhile
+            self.flush()
+        return is_sent
+
+    def flush(self) -> bool:
+        """Send what is queued, as far as there is room, and return whether that was all."""
+        unsent, sending = self._unsent, self._sending
+        try:
+            while unsent and sending.acquire(blocking=False):
+                try:
+                    while unsent:
+                        message, descriptors = unsent[0]
+                        if not self.send_now(message, descriptors):
+                            return False
+                        unsent.popleft()
+                        if descriptors:
+                            close_all(descriptors)
+                finally:
+                    sending.release()
+        except BaseException as error:
+            self._failed(error)
+            raise
+        if self._is_closed:
+            self.close()
+        return not unsent
+
+    def send_now(self, message: bytes | memoryview, descriptors: Sequence[int] = ()) -> bool:
+        """Send a message that is not long, ahead of the queue, if there is room; return whether."""
+        self._check()
+        try:
+            if descriptors:
+                rights = array.array("i", descriptors)
+                self.socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _SEND)
+            else:
+                self.socket.send(message, _SEND)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in _SHORT:
+                raise
+            time.sleep(SHORT_SECONDS)
+            return False
+        return True
+
+    def _check(self) -> None:
+        if self._is_closed or self.broken:
+            raise BrokenPipeError(errno.EPIPE, "this end of the link is not used any more")
+
+    def _failed(self, error: BaseException) -> None:
+        if not isinstance(error, BrokenPipeError | ConnectionResetError):
+            self.give_up(error)
+        if self._is_closed:
+            self.close()
+        elif self._sending.acquire(blocking=False):
+            try:
+                self._drop_unsent()
+            finally:
+                self._sending.release()
+
+    def give_up(self, error: BaseException) -> None:
+        """Have this link not be used any more, because a message may have been lost to an exception."""
+        self.broken = self.broken or f"a message was lost to a {type(error).__name__}"
+
+    def _drop_unsent(self) -> None:
+        """Forget what is queued, for nobody will read it. The lock is held."""
+        while self._unsent:
+            close_all(self._unsent.popleft()[1])
 
     def send_reading(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, and take in what comes while there is no room.
+        """Send a message, and wait until it is sent; what comes meanwhile is kept.
 
         If both sides only sent, neither would ever have room again.
         """
-        while True:
-            try:
-                self.send(message, descriptors, block=False)
-                break
-            except BlockingIOError:
-                if self._wait(select.POLLIN | select.POLLOUT):
-                    self._kept.append(self._take(_CLOSE_ON_EXEC))
+        self.send(message, descriptors)
+        while not self.flush():
+            if self._wait(select.POLLIN | select.POLLOUT):
+                received = self._take(_CLOSE_ON_EXEC)
+                if received is not None:
+                    self._kept.append(received)
+
+    # Receiving
 
     def receive(self, block: bool = True) -> tuple[bytes, list[int]] | None:
         """Return the next message and the descriptors that came with it.
@@ -104,20 +228,27 @@ class Link:
         EOFError
             If the other side is gone.
         """
-        if self._kept:
-            return self._kept.popleft()
-        if block:
-            return self._take(_CLOSE_ON_EXEC)
-        if not self._poll.poll(0):  # cheaper than an exception
-            return None
-        try:
-            return self._take(_CLOSE_ON_EXEC | _DONT_WAIT)
-        except BlockingIOError:
-            return None
+        while True:
+            if self._kept:
+                return self._kept.popleft()
+            if block:
+                if self._unsent:
+                    self.wait()
+                received = self._take(_CLOSE_ON_EXEC)
+            else:
+                if not self._poll.poll(0):  # cheaper than an exception
+                    return None
+                try:
+                    received = self._take(_CLOSE_ON_EXEC | _DONT_WAIT)
+                except BlockingIOError:
+                    return None
+            if received is not None:
+                return received
 
-    def _take(self, flags: int) -> tuple[bytes, list[int]]:
-        message, ancillary, flags = self._receive(flags)
-        if not message:
+    def _take(self, flags: int) -> tuple[bytes, list[int]] | None:
+        """Take a packet; return the message that is complete with it, if one is."""
+        packet, ancillary, flags = self._receive(flags)
+        if not packet:
             raise EOFError
         descriptors: list[int] = []
         for level, kind, data in ancillary:
@@ -131,11 +262,17 @@ class Link:
                 "a file descriptor that came with a message found no place: too many files are open in this "
                 "process. Raise the limit ('ulimit -n')"
             )
-        if message == _IN_A_FILE:
-            with open(descriptors.pop(), "rb") as file:
-                file.seek(0)
-                message = file.read()
-        return message, descriptors
+        if self._coming is not None:
+            message, size, descriptors = self._coming
+            message += packet
+            if len(message) < size:
+                return None
+            self._coming = None
+            return bytes(message), descriptors
+        if packet.startswith(_LONG):
+            self._coming = bytearray(), _SIZE.unpack_from(packet, len(_LONG))[0], descriptors
+            return None
+        return packet, descriptors
 
     def _receive(self, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
         while True:
@@ -144,35 +281,54 @@ class Link:
             except ConnectionResetError:  # once, when it went without having read all; now comes what it sent
                 continue
 
-    def limit(self, seconds: float) -> None:
-        """Have a send that blocks give up after so many seconds."""
-        whole = int(seconds)
-        interval = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
-
     def wait(self, writable: bool = False) -> bool:
-        """Wait until a message is there, or (`writable`) one can be sent; return whether one is there."""
-        return bool(self._kept) or self._wait(select.POLLIN | (select.POLLOUT if writable else 0))
+        """Wait until a message is there, or (`writable`) one can be sent; return whether one is there.
+
+        What is queued is sent meanwhile.
+        """
+        while not self._kept:
+            events = select.POLLIN | (select.POLLOUT if writable or self._unsent else 0)
+            if self._wait(events):
+                break
+            if self.flush() and writable:
+                return False
+        return True
 
     def _wait(self, events: int) -> bool:
         poll = select.poll()
         poll.register(self.socket, events)
         return any(found & ~select.POLLOUT for _, found in poll.poll())
 
+    # The end
+
+    def hang_up(self) -> None:
+        """Say and hear nothing more.
+
+        The other side reads what is in the socket already, and then the end of the stream; sending fails
+        for it. This needs no room, and holds also where forked processes have copies of this end.
+        """
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Close this end."""
+        """Close this end, and drop what was not sent; what another thread is just sending ends first."""
+        self._is_closed = True
+        # That thread closes it then. After an exception the lock may be held by nobody.
+        if not self._sending.acquire(blocking=False) and not self.broken:
+            return
+        self._drop_unsent()
+        for _, descriptors in self._kept:
+            close_all(descriptors)
+        self._kept.clear()
+        if self._coming is not None:
+            close_all(self._coming[2])
+            self._coming = None
         self.socket.close()
 
     def end(self) -> None:
         """Close the connection, also if forked processes hold copies of this end."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
+        self.hang_up()
         self.close()
-
-    def refuse(self) -> None:
-        """Read no more: from now on, sending fails for the other side."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RD)
 
 
 class Naps:
@@ -203,3 +359,27 @@ def close_all(descriptors: Sequence[int]) -> None:
     """Close file descriptors."""
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def _copies(descriptors: Sequence[int]) -> list[int]:
+    """Return copies of file descriptors, which are to be closed."""
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))
+    except OSError as error:
+        close_all(copies)
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise PescadorError(
+            f"a file descriptor cannot be sent: {error.strerror}. Raise the limit ('ulimit -n')"
+        ) from error
+    return copies
+
+
+def _packets(message: bytes, descriptors: list[int]) -> list[_Packet]:
+    """Return the packets of a long message."""
+    view = memoryview(message)
+    parts = range(0, len(view), MAX_MESSAGE)
+    packets: list[_Packet] = [(view[start : start + MAX_MESSAGE], _NO_DESCRIPTORS) for start in parts]
+    return [(_LONG + _SIZE.pack(len(view)), descriptors), *packets]

@@ -32,7 +32,7 @@ MARK = "pescador-process-"
 It is not that of earlier versions, which would take this token for one of theirs, and its owner for dead.
 """
 
-PROGRAM = "import sys; sys.path[:] = "
+PROGRAM = "import sys; sys.path[:] = [*["
 """Start of what their interpreter runs."""
 
 PATIENCE = 2.0  # seconds in which workers end with their consumer
@@ -44,8 +44,12 @@ _reclaimed_by = 0
 
 
 def command_line(interpreter: list[str], path: list[str], code: str) -> list[str]:
-    """Return the command line of a process of ours that imports from `path` and runs some code."""
-    return [*interpreter, "-c", f"{PROGRAM}{path!r}; {code}", f"{MARK}{this_owner()}"]
+    """Return the command line of a process of ours that imports from `path` and runs some code.
+
+    Behind `path` comes what the interpreter finds itself, above all the standard library.
+    """
+    program = f"{PROGRAM}{ascii(path)[1:]}, *filter(None, sys.path)]; {code}"
+    return [*interpreter, "-c", program, f"{MARK}{this_owner()}"]
 
 
 def owner_of(arguments: list[str]) -> Owner | None:

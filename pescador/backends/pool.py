@@ -33,7 +33,7 @@ from ..seeding import Seed
 from .base import Pool, Stream, StreamStats, WorkerStats
 from .errors import Unloadable, describe_error
 
-__all__ = ["Channel", "End", "Failure", "WorkerHandle", "WorkerPool", "in_slices"]
+__all__ = ["CLOSED", "Channel", "End", "Failure", "WorkerHandle", "WorkerPool", "in_slices"]
 
 T = TypeVar("T")
 
@@ -70,6 +70,9 @@ def in_slices(wait: Callable[[float], bool], timeout: float | None) -> bool:
     return False
 
 
+CLOSED = "the ParallelStreamer was closed while this stream was open"
+
+
 class End:
     """In a queue: the stream ended."""
 
@@ -90,7 +93,7 @@ class Channel(Generic[T]):
         self, worker: WorkerHandle, number: int, prefetch: int | None, streamer: Streamer[T]
     ) -> None:
         self.number = number
-        self._streamer = streamer
+        self.streamer = streamer
         self.queue: deque[Any] = deque()
         self._worker = worker
         self._window = self._default_window() if prefetch is None else prefetch
@@ -103,7 +106,7 @@ class Channel(Generic[T]):
     @property
     def name(self) -> str:
         """What runs here, for messages."""
-        return repr(self._streamer)
+        return repr(self.streamer)
 
     @property
     def is_closed(self) -> bool:
@@ -245,6 +248,7 @@ class WorkerHandle(ABC):
         self._consumer = os.getpid()
         self.stall_timeout = stall_timeout
         self.stalled = ""  # what to tell, if it did
+        self.closed = ""  # what to tell, once the pool is closed
         self.channels: dict[int, Channel[Any]] = {}
         _handles.add(self)
         self.statistics = WorkerStats()
@@ -301,6 +305,8 @@ class WorkerHandle(ABC):
         self.channels[channel.number] = channel
         if self.stalled:
             channel.queue.append(Failure(WorkerError(self.stalled)))
+        elif self.closed:  # by another thread, which may have missed this channel
+            channel.queue.append(Failure(PescadorError(self.closed)))
         else:
             self.command("open", channel.number, recipe, seed, max_iter, channel.window)
 
@@ -382,10 +388,12 @@ class WorkerHandle(ABC):
 
     def end_streams(self) -> None:
         """Have all streams raise, because the pool is closed."""
+        if self.closed:
+            return
+        self.closed = CLOSED
         for channel in list(self.channels.values()):
             channel.queue.clear()
-        closed = "the ParallelStreamer was closed while this stream was open"
-        self.fail(lambda: WorkerError(self.stalled) if self.stalled else PescadorError(closed))
+        self.fail(lambda: WorkerError(self.stalled) if self.stalled else PescadorError(self.closed))
 
     def stats(self) -> WorkerStats:
         """Return what this worker did so far."""
@@ -420,20 +428,21 @@ class WorkerPool(Pool):
         return channel
 
     def close(self) -> None:
-        if self._closed:
-            return
+        # It may be called again after a Ctrl-C has interrupted it, and ends what is left.
         self._closed = True
-        for worker in self.workers:
-            worker.end_streams()
-        self.end_workers()
+        try:
+            for worker in self.workers:
+                worker.end_streams()
+        finally:
+            self.end_workers()
 
     @abstractmethod
     def end_workers(self) -> None:
-        """End all workers, and wait until they are gone."""
+        """End all workers that are left, and wait until they are gone."""
 
     @property
     def broken(self) -> bool:
-        return any(worker.is_dead() for worker in self.workers)
+        return self._closed or any(worker.is_dead() for worker in self.workers)
 
     def stats(self) -> list[WorkerStats]:
         return [worker.stats() for worker in self.workers]

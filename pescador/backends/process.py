@@ -8,17 +8,19 @@ get from one process to the other (see :mod:`.transport`).
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import pickle
 import sys
+import weakref
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import current_process
 from typing import Any
 
 from ..core import Streamer
-from ..exceptions import WorkerError
+from ..exceptions import PescadorError, WorkerError
 from ..seeding import WORKER, Seed
 from . import script, wire
 from .base import Backend, Pool
@@ -27,7 +29,7 @@ from .errors import load_error
 from .launch import Launcher, Process, cannot_start, check_start_method, end
 from .link import Link, Naps, close_all
 from .owner import this_owner
-from .pool import Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
+from .pool import CLOSED, Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
 from .recipe import Part, Recipe, Recipes, Segment
 from .segment import Bytes
 from .stall import STALL_SIGNAL, Report, process_state
@@ -36,6 +38,8 @@ from .wire import NOWHERE, AnyExtent
 from .world import World
 
 __all__ = ["ProcessBackend"]
+
+logger = logging.getLogger("pescador")
 
 # How long a consumer sleeps until it rings the bell, for items that the worker has packed but not sent.
 BELL_MILLISECONDS = 2
@@ -94,7 +98,7 @@ def _start(
         process = launcher.start(workers_link, workers_bell, (link, bell))
         sender, options, make_receiver = backend.transport(link, process)
         setup = {**setup, "transport": (sender, options)}
-        with contextlib.suppress(OSError):  # as of any command, see there
+        with contextlib.suppress(ConnectionError):  # as of any command, see there
             link.send(pickle.dumps(setup, 5), () if report is None else (report.fileno(),))
         receiver = make_receiver(link, process.pidfd)
         return _ProcessHandle(number, process, link, bell, receiver, setup["world"], stall_timeout, report)
@@ -109,13 +113,25 @@ def _start(
 
 
 def _end(workers: list[WorkerHandle], launcher: Launcher, timeout: float | None) -> None:
+    """End workers, as far as they have not ended: what was interrupted may be done again."""
     handles = [worker for worker in workers if isinstance(worker, _ProcessHandle)]
     for handle in handles:
-        handle.command("stop")
-        handle.link.refuse()
+        handle.link.hang_up()  # which needs no room in the socket, and stops the worker
     processes = [handle.process for handle in handles]
+
+    def tell_who_is_waited_for(left: Sequence[Process]) -> None:
+        bound = "until then" if timeout is None else f"for {timeout:g} s at most, as timeout says"
+        for handle in handles:
+            if handle.process in left:
+                logger.warning(
+                    "worker process %d has not ended yet: %s. close() waits for it %s",
+                    handle.process.pid,
+                    handle.what_runs(),
+                    bound,
+                )
+
     try:
-        end(processes, timeout)
+        end(processes, timeout, notice=tell_who_is_waited_for)
     except BaseException:  # Ctrl-C: they are not waited for any longer
         end(processes, 0)
         raise
@@ -185,45 +201,50 @@ class _ProcessHandle(WorkerHandle):
         self._number = number
         self._world = world  # of which the worker knows
         self._report = report
-        self._is_deaf = False  # it took no command for `stall_timeout`
-        if stall_timeout is not None:
-            link.limit(stall_timeout)
         self.process = process
         self.link = link
         self.statistics.pid = process.pid
         self._bell = bell
+        os.set_blocking(bell, False)  # if it is full of rings, the worker has enough of them
         self._receiver = receiver
         self._decoder = Decoder()
         self._n_received = 0
         self._naps = Naps()
         self._sent: set[int] = set()  # numbers of the segments and parts that the worker has
         self._last_words = ""
+        self._closed_last: Callable[[], Streamer[Any] | None] = lambda: None  # the stream that was
         self._dead = False
 
     def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
-        if not self.is_ours() or self._is_deaf:
+        if not self.is_ours():
             return
-        # If the worker is gone, or has stalled, whoever waits for it learns of that.
         try:
             self.link.send(pickle.dumps((name, *arguments), 5), descriptors)
-        except BlockingIOError:
-            self._is_deaf = True
-        except OSError:
-            pass
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the worker is gone, and whoever waits for it learns of that
+        except PescadorError:
+            raise  # it was not sent
+        except BaseException as error:  # a Ctrl-C, most likely; nobody knows whether it was
+            self.link.give_up(error)
+            raise
 
     def credit(self, number: int, n_items: int) -> None:
         self._return_released("credit", number, n_items)
 
     def _return_released(self, *command: Any) -> None:
         """Tell the worker which records were released, if there are any, and with the last a `command`."""
-        extents = self._receiver.take_released()
-        while len(extents) == MAX_EXTENTS:
-            self.command("free", wire.flat(extents))
+        try:
             extents = self._receiver.take_released()
-        if extents:
-            self.command("free", wire.flat(extents), *command)
-        elif command:
-            self.command(*command)
+            while len(extents) == MAX_EXTENTS:
+                self.command("free", wire.flat(extents))
+                extents = self._receiver.take_released()
+            if extents:
+                self.command("free", wire.flat(extents), *command)
+            elif command:
+                self.command(*command)
+        except BaseException as error:  # a Ctrl-C, most likely; what was taken is told to nobody
+            self.link.give_up(error)
+            raise
 
     def _return_many_released(self) -> None:
         """Tell the worker which records were released, if it might wait for them."""
@@ -257,11 +278,9 @@ class _ProcessHandle(WorkerHandle):
             self.command("drop", list(dropped))
 
     def read(self, timeout: float | None, number: int) -> bool:
-        if self._dead:
+        if self._dead or self.link.broken:
             self._die()
             return True
-        if self._is_deaf and not self.stalled:
-            return False
         try:
             if self._take_message():
                 return True
@@ -310,8 +329,7 @@ class _ProcessHandle(WorkerHandle):
         except EOFError:
             raise
         except BaseException as error:  # a Ctrl-C, most likely; without what was in hand nothing makes sense
-            self._dead = True
-            self._last_words = f"It is not used any more: a message was lost to a {type(error).__name__}."
+            self.link.give_up(error)
             raise
 
     def _take_next_message(self) -> bool:
@@ -389,13 +407,36 @@ class _ProcessHandle(WorkerHandle):
                 self._receiver.release(record)
 
     def is_dead(self) -> bool:
-        return self._dead or self.process.wait(0)
+        return self._dead or bool(self.link.broken) or self.process.wait(0)
+
+    def forget(self, channel: Channel[Any]) -> None:
+        super().forget(channel)
+        self._closed_last = weakref.ref(channel.streamer)
+
+    def what_runs(self) -> str:
+        """Return what the worker does, as far as one can tell, while it is waited for."""
+        running = sorted({channel.name for channel in list(self.channels.values())})
+        if not running:
+            closed = self._closed_last()
+            return (
+                f"it runs {closed!r}, which was closed, or exit functions"
+                if closed
+                else "it runs exit functions"
+            )
+        more = f" and {len(running) - 3} more" if len(running) > 3 else ""
+        return f"it runs {', '.join(running[:3])}{more}, or their exit functions"
 
     def _die(self) -> None:
         """Tell all streams that the worker is dead."""
-        self.process.wait(1.0)
+        if self.closed:
+            self.fail(lambda: PescadorError(self.closed))
+            return
+        if self.link.broken:
+            cause = f"is not used any more: {self.link.broken}"
+        else:
+            self.process.wait(1.0)
+            cause = self.process.exit_cause()
         self._dead = True
-        cause = self.process.exit_cause()
         words = f"\n{self._last_words}" if self._last_words else ""
         streams = {channel.number: channel.name for channel in list(self.channels.values())}
 
@@ -407,12 +448,12 @@ class _ProcessHandle(WorkerHandle):
         self.fail(make_error)
 
     def end_streams(self) -> None:
-        if not self.is_dead():
-            super().end_streams()
-            return
-        for channel in list(self.channels.values()):
-            channel.queue.clear()
-        self._die()
+        if not self.closed and self.is_dead():  # of that the streams are to learn
+            for channel in list(self.channels.values()):
+                channel.queue.clear()
+            self._die()
+            self.closed = CLOSED
+        super().end_streams()
 
     def close(self) -> None:
         """Release what is held. The worker has ended."""
@@ -423,4 +464,6 @@ class _ProcessHandle(WorkerHandle):
         self.link.close()
         if self._report is not None:
             self._report.close()
-        os.close(self._bell)
+        bell, self._bell = self._bell, -1
+        if bell >= 0:
+            os.close(bell)

@@ -15,15 +15,18 @@ import pickle
 import select
 import signal
 import socket
+import sys
 import threading
 import traceback
 from array import array
 from multiprocessing import current_process
+from typing import NoReturn
 
 from ..memory import allocate_with
 from . import script, wire
+from .ending import become_subreaper, exit_now, exit_orderly, ignore_shared_memory
 from .errors import start_thread
-from .launch import ignore_interrupts
+from .launch import hash_seed, ignore_interrupts
 from .link import Link
 from .owner import is_dead, parse, this_owner, watch
 from .process_worker import ProcessLoop
@@ -33,11 +36,29 @@ from .transport import Sender
 __all__ = ["main"]
 
 
-def main(link_descriptor: int, bell: int) -> None:
-    """Run a worker in this process, which does nothing else, until it is told to stop."""
+def main(link_descriptor: int, bell: int) -> NoReturn:
+    """Run a worker in this process, which does nothing else, until it is told to stop; then end it."""
     ignore_interrupts()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    become_subreaper()
+    ignore_shared_memory()
+    hash_seed()  # before the environment is that of the consumer
+    code = 1
     link = Link(socket.socket(fileno=link_descriptor))
+    try:
+        _work(link, bell)
+        code = 0
+    except (EOFError, ConnectionError):  # the consumer is gone, most likely
+        pass
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        link.close()  # first, for exit functions may take long
+        allocate_with(None)
+        exit_orderly(code)
+
+
+def _work(link: Link, bell: int) -> None:
     try:
         received = link.receive()
         assert received is not None
@@ -60,14 +81,11 @@ def main(link_descriptor: int, bell: int) -> None:
             loop.run()
         finally:
             loop.close()
-    except BaseException as error:
+    except BaseException:
         words = traceback.format_exc()[-8000:]
-        with contextlib.suppress(OSError):
-            link.send(wire.LAST_WORDS + words.encode(errors="replace"))
-        if not isinstance(error, EOFError | ConnectionError):  # then the consumer is gone, most likely
-            raise
-    finally:
-        link.close()
+        with contextlib.suppress(OSError, EOFError):
+            link.send_reading(wire.LAST_WORDS + words.encode(errors="replace"))
+        raise
 
 
 def _watch(token: str) -> int | None:
@@ -95,7 +113,7 @@ def _listen(loop: ProcessLoop, consumer: int | None, bell: int) -> None:
             for descriptor, _ in poll.poll(1 if rung else None):
                 # The consumer alone holds the other end of the bell; its end is that of the consumer.
                 if descriptor == consumer or not (numbers := os.read(bell, 4096)):
-                    os._exit(1)
+                    exit_now(1)
                 rung.update(array("Q", numbers))
             rung = {number for number in rung if not loop.answer(number)}
 

@@ -79,9 +79,12 @@ class ProcessLoop(WorkerLoop):
 
     def next_command(self, block: bool) -> tuple[Any, ...] | None:
         link = self._link
-        received = link.receive(block=False)
-        if received is None and block:
-            received = self._naps.wait(lambda: link.receive(block=False), link.receive)
+        try:
+            received = link.receive(block=False)
+            if received is None and block:
+                received = self._naps.wait(lambda: link.receive(block=False), link.receive)
+        except (EOFError, ConnectionError):  # the consumer is gone, or wants no more of this worker
+            return ("stop",)
         if received is None:
             return None
         message, descriptors = received
@@ -314,6 +317,8 @@ class ProcessLoop(WorkerLoop):
             return False
         try:
             pack = self._pack
+            if not self._link.flush():
+                return False
             if not (number in pack.streams or (number == 0 and pack.n_items)):
                 if self._rung is not ANY_STREAM:
                     self._rung = (number,) if number else ANY_STREAM

@@ -19,9 +19,11 @@ to them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import select
+import time
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any
@@ -258,7 +260,20 @@ class RingReceiver(Receiver):
         return self.link.receive(block=False)
 
     def wait(self, timeout: int) -> bool:
-        return bool(self._poll.poll(timeout))
+        if not self.link.has_unsent:
+            return bool(self._poll.poll(timeout))
+        deadline = time.monotonic() + timeout / 1000
+        try:
+            while self.link.has_unsent:
+                self._poll.modify(self.link.socket, select.POLLIN | select.POLLOUT)
+                found = self._poll.poll(max(0, deadline - time.monotonic()) * 1000)
+                if not found or any(events & ~select.POLLOUT for _, events in found):
+                    return bool(found)
+                with contextlib.suppress(ConnectionError):  # it is gone, which the next look finds
+                    self.link.flush()
+        finally:
+            self._poll.modify(self.link.socket, select.POLLIN)
+        return bool(self._poll.poll(max(0, deadline - time.monotonic()) * 1000))
 
     def adopt(self, announcement: Any, descriptor: int) -> None:
         number, n_bytes, is_ring = announcement

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import faulthandler
 import mmap
+import os
 import signal
 import struct
 import tempfile
+from typing import Any
 
 import psutil
 
@@ -35,12 +37,16 @@ class Report:
     """The file, as the consumer sees it."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by close()
+        # In memory where that can be, for the folder of temporary files may be full. It is closed by close().
+        if hasattr(os, "memfd_create"):
+            self._file: Any = open(os.memfd_create("pescador-report"), "w+b", buffering=0)  # noqa: SIM115
+        else:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._file.write(_NUMBER.pack(0))  # the worker writes on where this ends
 
     def fileno(self) -> int:
         """Return its descriptor."""
-        return self._file.fileno()
+        return int(self._file.fileno())
 
     def read(self) -> tuple[int, str]:
         """Return the number of the stream that ran, and the stacks. The worker has ended."""

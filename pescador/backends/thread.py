@@ -5,6 +5,8 @@ For generators that wait, or that spend their time in code which releases the gl
 
 from __future__ import annotations
 
+import logging
+import math
 import queue
 import sys
 import threading
@@ -23,6 +25,10 @@ from .worker import Unsendable, WorkerLoop
 
 __all__ = ["ThreadBackend"]
 
+logger = logging.getLogger("pescador")
+
+NOTICE_SECONDS = 1.0  # when to tell that a thread is waited for
+
 
 class ThreadBackend(Backend):
     """Runs streams in threads."""
@@ -36,9 +42,10 @@ class _ThreadPool(WorkerPool):
     def end_workers(self) -> None:
         for worker in self.workers:
             worker.command("stop")
+        started = time.monotonic()
         for worker in self.workers:
             assert isinstance(worker, _ThreadHandle)
-            worker.join()
+            worker.join(started)
 
 
 class _ThreadHandle(WorkerHandle):
@@ -59,7 +66,7 @@ class _ThreadHandle(WorkerHandle):
     def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
         super().open(channel, recipe, seed, max_iter)
         with self._starting:
-            if self._thread is None:
+            if self._thread is None and not self.closed:
                 # A daemon: a generator that never returns must not keep the interpreter from ending.
                 thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
                 start_thread(thread)
@@ -120,12 +127,21 @@ class _ThreadHandle(WorkerHandle):
         self.statistics.copied = self._loop.ownership.copied
         return super().stats()
 
-    def join(self) -> None:
-        """Wait until the thread has ended."""
+    def join(self, started: float) -> None:
+        """Wait until the thread has ended, which it was told then, as all others of the pool."""
         thread = self._thread
         if thread is None or thread is threading.current_thread() or self.is_dead():
             return  # of one that stalled, the error told
-        thread.join(self._timeout)
+
+        def join(until: float) -> None:
+            # In slices, for a Ctrl-C that comes just before a system call does not interrupt it.
+            in_slices(lambda seconds: _joined(thread, seconds), until - time.monotonic())
+
+        end = math.inf if self._timeout is None else started + self._timeout
+        join(min(end, started + NOTICE_SECONDS))
+        if thread.is_alive() and time.monotonic() < end:
+            logger.warning("a worker thread has not ended yet: its generator is blocked. close() waits")
+            join(end)
         if thread.is_alive():
             warnings.warn(
                 f"a pescador worker thread still runs {self._timeout} s after it was told to stop: its "
@@ -133,6 +149,11 @@ class _ThreadHandle(WorkerHandle):
                 ResourceWarning,
                 stacklevel=2,
             )
+
+
+def _joined(thread: threading.Thread, seconds: float) -> bool:
+    thread.join(seconds)
+    return not thread.is_alive()
 
 
 class _ThreadLoop(WorkerLoop):

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .codec import Record
-from .link import Link
+from .link import MAX_MESSAGE, Link
 from .segment import Bytes
 from .wire import NOWHERE, AnyExtent, Extent
 
@@ -80,11 +80,10 @@ class Sender(ABC):
 
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         """Send a message and the records it refers to; return False if that must wait."""
-        try:
-            self.link.send(message, block=False)
-        except BlockingIOError:
-            return False
-        return True
+        if len(message) > MAX_MESSAGE and self.link.flush():
+            self.link.send(message)  # what has no room of it is queued, and nothing else before it is sent
+            return True
+        return self.link.try_send(message)
 
     def wait_to_send(self) -> None:
         """Wait until there may be room to send, or a command is there."""
@@ -118,7 +117,10 @@ class Receiver(ABC):
 
     @abstractmethod
     def wait(self, timeout: int) -> bool:
-        """Wait for a message or the death of the worker, so many milliseconds; False if none came."""
+        """Wait for a message or the death of the worker, so many milliseconds; False if none came.
+
+        What is queued for the worker is sent meanwhile, when there is room.
+        """
 
     @abstractmethod
     def view(self, extent: AnyExtent) -> Bytes:

@@ -44,6 +44,7 @@ from zmq.utils.monitor import recv_monitor_message
 from ..exceptions import ParameterError, PescadorError, WorkerError
 from . import wire
 from .codec import Record
+from .ending import exit_now
 from .errors import start_thread
 from .launch import Process
 from .link import Link, close_all
@@ -67,6 +68,15 @@ ALIGNMENT = 16
 # What a context with its sockets takes at most, and one more that pyzmq has for sending without a copy.
 N_DESCRIPTORS = 20
 N_THREADS = 5
+
+# How long the system takes at most to connect two sockets of this machine, however busy the consumer is:
+# that accepts nothing itself.
+CONNECT_SECONDS = 10
+
+REMEDY = (
+    "Is there a loopback interface, is it up ('ip link set lo up'), and does no firewall keep processes of "
+    "this machine apart? backend='shm' does without"
+)
 
 # Where ZeroMQ asks, within a context, whether to let somebody in.
 DOOR = "inproc://zeromq.zap.01"
@@ -139,7 +149,7 @@ class ZMQBackend(ProcessBackend):
             except zmq.ZMQError as error:
                 reason = str(error)
                 if error.errno not in (zmq.EADDRINUSE, errno.EACCES):
-                    break
+                    raise PescadorError(f"cannot listen on {ADDRESS}: {reason}. {REMEDY}") from error
         raise PescadorError(
             f"no free port from {min_port} to {max_port} in {max_tries} tries ({reason}); "
             "widen the range (min_port, max_port) or raise max_tries"
@@ -161,9 +171,9 @@ class ZMQSender(Sender):
         self._socket.plain_username = b"worker"
         self._socket.plain_password = secret
         self._socket.sndhwm = 0  # what streams may be ahead is bound enough, so nothing is half sent
-        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED
-        monitor = self._socket.get_monitor_socket(events)
-        self._monitor = threading.Thread(target=_watch, args=(monitor, link), daemon=True)
+        events = zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        monitor = self._socket.get_monitor_socket(events | zmq.EVENT_MONITOR_STOPPED)
+        self._monitor = threading.Thread(target=_watch, args=(monitor, link, address), daemon=True)
         start_thread(self._monitor)
         self._socket.connect(address)
         self._copy = copy
@@ -225,18 +235,23 @@ class ZMQSender(Sender):
         self._context.destroy(0)
 
 
-def _watch(monitor: zmq.Socket[Any], link: Link) -> None:
-    """End this worker if its connection is lost, of which neither side would hear; runs in a thread."""
-    connected = False
+def _watch(monitor: zmq.Socket[Any], link: Link, address: str) -> None:
+    """End this worker if there is no connection, of which neither side would hear; runs in a thread."""
     with monitor:
+        # One second at a time: while this process is stopped, one of them passes at most.
+        if not any(monitor.poll(1000) for _ in range(CONNECT_SECONDS)):
+            _end_with(link, f"it could not connect to {address} in {CONNECT_SECONDS} s. {REMEDY}")
+        welcome = False
         while (event := recv_monitor_message(monitor)["event"]) != zmq.EVENT_MONITOR_STOPPED:
-            if event == zmq.EVENT_DISCONNECTED and connected:
-                with contextlib.suppress(OSError):  # the consumer is gone
-                    link.send(
-                        wire.LAST_WORDS + b"ZeroMQ closed the connection; has the consumer memory left?"
-                    )
-                os._exit(1)
-            connected |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED  # one that took too long is tried again
+            if event == zmq.EVENT_DISCONNECTED and welcome:
+                _end_with(link, "ZeroMQ closed the connection; has the consumer memory left?")
+            welcome |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED  # one that took too long is tried again
+
+
+def _end_with(link: Link, words: str) -> None:
+    with contextlib.suppress(OSError):  # the consumer is gone
+        link.send(wire.LAST_WORDS + words.encode())
+    exit_now(1)
 
 
 class ZMQReceiver(Receiver):
@@ -263,6 +278,7 @@ class ZMQReceiver(Receiver):
         self._n_bytes = 0  # and how much of it is there
         self._records: dict[int, Bytes] = {}
         self.release_bound = BUDGET // 8
+        self._waits_for_room = False  # for what is queued in the link
         self._poller = zmq.Poller()
         for waited_for in (socket, door, link.socket, death):
             if waited_for is not None:
@@ -312,12 +328,20 @@ class ZMQReceiver(Receiver):
     def wait(self, timeout: int) -> bool:
         deadline = time.monotonic() + timeout / 1000
         while True:
+            if self._waits_for_room != self.link.has_unsent:
+                self._waits_for_room = not self._waits_for_room
+                events = zmq.POLLIN | (zmq.POLLOUT if self._waits_for_room else 0)
+                self._poller.register(self.link.socket, events)
             ready = dict(self._poller.poll(math.ceil(1000 * max(0, deadline - time.monotonic()))))
+            if not ready:
+                return False
             if self._door in ready:
                 self._answer_the_door()
                 del ready[self._door]
-            elif not ready:
-                return False
+            if ready.get(self.link.socket.fileno()) == zmq.POLLOUT:
+                del ready[self.link.socket.fileno()]
+                with contextlib.suppress(ConnectionError):  # it is gone, which the next look finds
+                    self.link.flush()
             if ready:
                 return True
 

@@ -244,19 +244,14 @@ def test_a_ring_that_cannot_be_replaced_goes_on(monkeypatch):
 def test_both_sides_may_announce_more_than_a_socket_holds():
     here, there = Link.pair()
     with contextlib.closing(here), contextlib.closing(there):
-        n = 0
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                there.send(b"command", block=False)
-                n += 1
-        sent = 0
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                here.send(b"message", block=False)
-                sent += 1
+        n = sent = 0
+        while there.try_send(b"command"):
+            n += 1
+        while here.try_send(b"message"):
+            sent += 1
         reader = threading.Thread(target=lambda: [there.receive() for _ in range(sent + 1)])
         # Its messages are read only once there is room for one more command.
-        writer = threading.Thread(target=lambda: (there.send(b"last command"), reader.start()))
+        writer = threading.Thread(target=lambda: (there.send_reading(b"last command"), reader.start()))
         writer.start()
         here.send_reading(b"announcement")
         writer.join()

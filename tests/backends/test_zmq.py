@@ -2,6 +2,7 @@
 
 import random
 import socket
+import threading
 from contextlib import closing, contextmanager
 
 import numpy as np
@@ -205,3 +206,30 @@ def test_memory_that_went_beyond_the_bound_is_not_kept():
         sender.free([sender.allocate_apart(3 * backend.BUDGET).extent])
         assert sender._n_bytes <= backend.BUDGET
         assert sender._under_way == 0
+
+
+# A connection that cannot be
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_worker_that_cannot_connect_ends_with_words_that_help(is_busy, monkeypatch):
+    """But not one whose consumer has no time to answer."""
+    ended = threading.Event()
+    monkeypatch.setattr(backend, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(backend, "exit_now", lambda code: ended.set())
+    here, there = Link.pair()
+    with closing(here), closing(there), closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        if is_busy:
+            listener.listen()
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        with closing(backend.ZMQSender(there, address, b"secret", copy=True)):
+            if is_busy:
+                assert not ended.wait(1.5)
+                assert here.receive(block=False) is None
+            else:
+                assert ended.wait(PATIENCE)
+                words = here.receive()[0].decode()
+                assert all(
+                    part in words for part in (address, "loopback", "ip link set lo up", "backend='shm'")
+                )

@@ -238,8 +238,14 @@ consumer that waits for the next item; `timeout` is the argument of `ParallelStr
 TAIL = """
 A consumer that ends, is interrupted or is killed takes its workers along, in 2 s at most, on every backend
 and with every start method: `tests/faults/test_parents.py` and `test_ctrl_c.py`. If Ctrl-C comes just as
-a message is received, that is lost: the other streams of its worker raise `WorkerError`, and the next
-iteration starts a new one.
+a message is sent or received, that may be lost: the other streams of its worker raise `WorkerError`, and the
+next iteration starts a new one.
+
+`close()`, and one Ctrl-C, take `timeout` + 1 s at most, whatever workers do: they are asked to end, then
+terminated, then killed, side by side. After a second `close()` tells the logger `pescador` for which worker
+it waits, and what that runs. A worker that ends when asked runs the exit functions of its generators. What
+generators have started ends with their worker, also if that is killed; but with the start methods 'spawn'
+and 'fork', what a worker that somebody else kills had started is left to itself.
 """
 
 

@@ -147,6 +147,34 @@ def test_ctrl_c_while_the_interpreter_waits_for_workers_at_its_end(kind, tmp_pat
 
 
 @process_backends
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_command_that_may_be_lost_to_ctrl_c_is_not_missing_in_silence(backend, is_sent):
+    with ParallelStreamer(Streamer(itertools.count), backend) as stream:
+        items, others = stream.iterate(), stream.iterate()
+        assert [next(items), next(others)] == [0, 0]
+        (worker,) = stream._pool._pool.workers
+
+        class Socket:
+            def __init__(self):
+                self.socket, worker.link.socket = worker.link.socket, self
+
+            def send(self, message, flags):
+                if is_sent:
+                    self.socket.send(message, flags)
+                raise KeyboardInterrupt
+
+            def __getattr__(self, name):
+                return getattr(self.socket, name)
+
+        Socket()
+        with pytest.raises(KeyboardInterrupt):
+            list(items)
+        with pytest.raises(WorkerError, match="not used any more: a message was lost to a KeyboardInterrupt"):
+            assert all(item == i for i, item in enumerate(others, 1))
+        assert list(itertools.islice(stream, 100)) == list(range(100))
+
+
+@process_backends
 def test_a_message_that_is_lost_to_ctrl_c_is_not_missing_in_silence(backend, monkeypatch):
     receiver = {"shm": shm.RingReceiver, "zmq": zmq.ZMQReceiver}[backend]
     receive = receiver.receive

@@ -170,10 +170,9 @@ def test_a_worker_that_takes_no_commands_does_not_keep_the_consumer_from_noticin
     with opened(Streamer(stuck, wait_for_an_event), backend=backend) as stream:
         pool = stream._pool._pool
         (worker,) = pool.workers
-        worker.link.limit(STALL)
         items = iter(stream)
         pid = next(items)
-        while not worker._is_deaf:
+        while not worker.link.has_unsent:
             pool.open(Streamer([bytes(20_000)]), SEED, None, None)
         assert "in wait_for_an_event" in stalls(items)
         assert gone([pid])
