@@ -10,9 +10,8 @@ import tempfile
 import threading
 import weakref
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 
-import numpy as np
 import pytest
 
 from pescador import ParallelStreamer, RoundRobinMux, Streamer
@@ -205,16 +204,16 @@ def attached(name):
 
 
 def created():
-    memory = shared_memory.SharedMemory(create=True, size=8)
+    memory = shared_memory.SharedMemory(f"test-{os.getpid()}", create=True, size=8)
     yield memory.name
     memory.close()
     memory.unlink()
-    multiprocessing.get_context("spawn").Lock()  # the tracker runs, for semaphores
+    resource_tracker.ensure_running()  # as for locks
 
 
 @every_process
 def test_shared_memory_of_others_outlives_a_worker_that_used_it(kind):
-    memory = shared_memory.SharedMemory(create=True, size=np.dtype("f8").itemsize)
+    memory = shared_memory.SharedMemory(f"test-{os.getpid()}", create=True, size=8)
     try:
         memory.buf[0] = 7
         for _ in range(2):
@@ -228,7 +227,7 @@ def test_shared_memory_of_others_outlives_a_worker_that_used_it(kind):
 
 
 @every_process
-def test_a_generator_may_make_shared_memory_and_locks(kind, capfd):
+def test_a_generator_may_make_shared_memory_and_have_a_resource_tracker(kind, capfd):
     with ParallelStreamer(Streamer(created), **kind) as stream:
         (name,) = stream
     with pytest.raises(FileNotFoundError):
