@@ -254,9 +254,9 @@ def test_both_sides_may_announce_more_than_a_socket_holds():
         writer = threading.Thread(target=lambda: (there.send_reading(b"last command"), reader.start()))
         writer.start()
         here.send_reading(b"announcement")
+        assert [here.receive()[0] for _ in range(n + 1)] == [b"command"] * n + [b"last command"]
         writer.join()
         reader.join()
-        assert [here.receive()[0] for _ in range(n + 1)] == [b"command"] * n + [b"last command"]
         assert here.receive(block=False) is None
 
 
