@@ -59,6 +59,7 @@ class ParallelStreamer(Streamer[T_co]):
         with at least 4 items each.
     timeout : float or None
         Seconds that :meth:`close` waits for a worker before it is terminated; None waits without a bound.
+        After one second it tells the logger ``pescador`` for which worker it waits, and what that runs.
     stall_timeout : float, optional
         Seconds that the consumer waits for an item while the worker delivers nothing, until WorkerError
         is raised. It says which stream ran, for how long, and the stack of the worker (of every thread of

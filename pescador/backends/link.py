@@ -34,7 +34,7 @@ from typing import TypeVar
 
 from ..exceptions import PescadorError
 
-__all__ = ["MAX_MESSAGE", "Link", "Naps"]
+__all__ = ["MAX_MESSAGE", "Ended", "Link", "Naps"]
 
 T = TypeVar("T")
 
@@ -59,12 +59,19 @@ _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 _SHORT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 SHORT_SECONDS = 1e-3
 
+# The other side is gone.
+_GONE = (errno.EPIPE, errno.ECONNRESET)
+
 # A nap takes twice as long as it was asked for, at least, and the waking up to 30 µs of one's own time.
 NAP_SECONDS = 50e-6
 NAPPING_SECONDS = 500e-6
 
 _Packet = tuple[bytes | memoryview, list[int]]
 _NO_DESCRIPTORS: list[int] = []
+
+
+class Ended(EOFError):  # noqa: N818  # it is no error, but how every link ends
+    """The other side is gone, and all that it sent was received."""
 
 
 class Link:
@@ -185,7 +192,9 @@ class Link:
             raise BrokenPipeError(errno.EPIPE, "this end of the link is not used any more")
 
     def _failed(self, error: BaseException) -> None:
-        if not isinstance(error, BrokenPipeError | ConnectionResetError):
+        if (
+            getattr(error, "errno", None) not in _GONE
+        ):  # one of the system; a signal handler raises what it likes
             self.give_up(error)
         if self._is_closed:
             self.close()
@@ -225,7 +234,7 @@ class Link:
 
         Raises
         ------
-        EOFError
+        Ended
             If the other side is gone.
         """
         while True:
@@ -249,7 +258,7 @@ class Link:
         """Take a packet; return the message that is complete with it, if one is."""
         packet, ancillary, flags = self._receive(flags)
         if not packet:
-            raise EOFError
+            raise Ended
         descriptors: list[int] = []
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -290,8 +299,12 @@ class Link:
             events = select.POLLIN | (select.POLLOUT if writable or self._unsent else 0)
             if self._wait(events):
                 break
-            if self.flush() and writable:
-                return False
+            try:
+                if self.flush() and writable:
+                    return False
+            except ConnectionError:
+                if self.broken:
+                    raise
         return True
 
     def _wait(self, events: int) -> bool:

@@ -22,7 +22,7 @@ from ..seeding import Seed
 from . import wire
 from .codec import Encoder, Layout, Record, Schema
 from .errors import dump_error
-from .link import Link, Naps, close_all
+from .link import Ended, Link, Naps, close_all
 from .loading import Shelf
 from .ownership import references
 from .pack import Pack
@@ -83,7 +83,7 @@ class ProcessLoop(WorkerLoop):
             received = link.receive(block=False)
             if received is None and block:
                 received = self._naps.wait(lambda: link.receive(block=False), link.receive)
-        except (EOFError, ConnectionError):  # the consumer is gone, or wants no more of this worker
+        except Ended:  # the consumer is gone, or wants no more of this worker
             return ("stop",)
         if received is None:
             return None

@@ -129,7 +129,7 @@ def test_what_is_sent_while_something_is_sent_is_neither_lost_nor_in_between(in_
         assert not here.has_unsent
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])  # of a signal handler
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError, BrokenPipeError])  # of a signal handler
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("size", [1, 2 * MAX_MESSAGE])
 def test_nothing_is_sent_after_an_exception_that_leaves_open_whether_a_message_was(error, when, size):
