@@ -18,6 +18,7 @@ end of its socket tells.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import select
@@ -413,12 +414,21 @@ def _spawn(descriptors: tuple[int, int]) -> Process:
 
 
 def _interpreter(code: str, descriptors: tuple[int, ...]) -> Process:
-    process = subprocess.Popen(
-        python_command(code),
+    command = python_command(code)
+    start = functools.partial(
+        subprocess.Popen,
+        command,
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         env=interpreter_environment(),
     )
+    try:
+        process = start()
+    except PermissionError:
+        # A program that gave up its privileges may not find its interpreter by name, but still runs it.
+        if command[0] != sys.executable or not pids_are_ours():
+            raise
+        process = start(executable="/proc/self/exe")
     process.returncode = 0  # it is reaped by _Child; nobody is to wait for it, nor to warn of it
     return _Child(process.pid)
 

@@ -25,6 +25,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from ..core import Streamer
@@ -100,7 +101,9 @@ class Channel(Generic[T]):
         self.adapts = prefetch is None
         self._taken = 0  # items taken whose credits were not returned yet
         self._returned = 0  # the others
+        # Counted here, where one thread at a time counts, and not for all streams of a worker.
         self.waited = 0.0  # seconds
+        self.n_bytes = 0  # that were delivered
         self._closed = False
 
     @property
@@ -136,7 +139,7 @@ class Channel(Generic[T]):
             raise entry.error
         worker = self._worker
         try:
-            item: T = worker.deliver(entry)
+            item: T = worker.deliver(entry, self)
         except Unloadable as error:
             entry = None  # or its memory would be kept with what is raised here
             raise self._unloadable(error) from error.error
@@ -200,9 +203,14 @@ class Channel(Generic[T]):
             extra, self._window = window - self._window, window
             self._worker.credit(self.number, extra)
 
+    @property
+    def n_items(self) -> int:
+        """How many items were delivered."""
+        return self._returned + self._taken
+
     def stats(self) -> StreamStats:
         """Return what was delivered so far."""
-        return StreamStats(self.name, self._returned + self._taken, self.waited, len(self.queue))
+        return StreamStats(self.name, self.n_items, self.waited, len(self.queue))
 
     def _finish(self) -> None:
         self._closed = True
@@ -251,7 +259,9 @@ class WorkerHandle(ABC):
         self.closed = ""  # what to tell, once the pool is closed
         self.channels: dict[int, Channel[Any]] = {}
         _handles.add(self)
-        self.statistics = WorkerStats()
+        self.statistics = WorkerStats()  # of streams that were closed, besides what the worker says
+        # Items, bytes and seconds of others that were closed; the garbage collector may close a stream.
+        self._closed_counts: deque[tuple[int, int, float]] = deque()
         self._changed = threading.Condition()
         self._someone_reads = False
         self._n_waiting = 0  # threads, besides the one that reads
@@ -292,9 +302,8 @@ class WorkerHandle(ABC):
             For the error: which worker it is, and what became of it, with its stack.
         """
 
-    def deliver(self, entry: Any) -> Any:
-        """Turn an entry of a queue into an item."""
-        self.statistics.items += 1
+    def deliver(self, entry: Any, channel: Channel[Any]) -> Any:
+        """Turn an entry of the queue of a channel into an item."""
         return entry
 
     def discard(self, entry: Any) -> None:
@@ -312,7 +321,8 @@ class WorkerHandle(ABC):
 
     def forget(self, channel: Channel[Any]) -> None:
         """Have whatever still comes for a channel dropped."""
-        self.channels.pop(channel.number, None)
+        if self.channels.pop(channel.number, None) is not None:
+            self._closed_counts.append((channel.n_items, channel.n_bytes, channel.waited))
 
     def wait(self, channel: Channel[Any]) -> None:
         """Wait until `channel` has something, or is closed.
@@ -349,12 +359,7 @@ class WorkerHandle(ABC):
                 self._someone_reads = False  # first, for a Ctrl-C may come while the lock is taken
                 with self._changed:
                     self._changed.notify_all()
-            self.count_wait(channel, time.perf_counter() - started)
-
-    def count_wait(self, channel: Channel[Any], seconds: float) -> None:
-        """Take note of how long the consumer waited."""
-        channel.waited += seconds
-        self.statistics.consumer_wait += seconds
+            channel.waited += time.perf_counter() - started
 
     def _lacks(self, channel: Channel[Any]) -> bool:
         return not channel.queue and channel.number in self.channels
@@ -397,11 +402,24 @@ class WorkerHandle(ABC):
 
     def stats(self) -> WorkerStats:
         """Return what this worker did so far."""
-        streams = [channel.stats() for channel in list(self.channels.values())]
-        self.statistics.open_streams = streams
-        self.statistics.streams = len(streams)
-        self.statistics.queue_depth = sum(stream.queue_depth for stream in streams)
-        return self.statistics
+        with self._changed:
+            channels = list(self.channels.values())
+            statistics = self.statistics
+            for _ in range(len(self._closed_counts)):
+                n_items, n_bytes, waited = self._closed_counts.popleft()
+                statistics.items += n_items
+                statistics.bytes += n_bytes
+                statistics.consumer_wait += waited
+            streams = [channel.stats() for channel in channels]
+            return replace(
+                statistics,
+                items=statistics.items + sum(stream.items for stream in streams),
+                bytes=statistics.bytes + sum(channel.n_bytes for channel in channels),
+                consumer_wait=statistics.consumer_wait + sum(stream.consumer_wait for stream in streams),
+                streams=len(streams),
+                queue_depth=sum(stream.queue_depth for stream in streams),
+                open_streams=streams,
+            )
 
 
 class WorkerPool(Pool):

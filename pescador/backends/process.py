@@ -381,19 +381,18 @@ class _ProcessHandle(WorkerHandle):
         """Return the memory of an item, which belongs to it alone."""
         return bytearray(body) if extent is NOWHERE else self._receiver.view(extent)
 
-    def deliver(self, entry: tuple[int, Any, AnyExtent]) -> Any:
+    def deliver(self, entry: tuple[int, Any, AnyExtent], channel: Channel[Any]) -> Any:
         schema, body, extent = entry
-        statistics = self.statistics
-        statistics.items += 1
         if extent is not NOWHERE:
+            channel.n_bytes += extent[2]
             return self._decoder.decode(schema, self._record(extent))
         if schema & wire.SCATTERED:
+            channel.n_bytes += _size(schema, [body], NOWHERE)
             return self._decoder.decode_scattered(schema ^ wire.SCATTERED, bytearray(body), self._record)
-        statistics.bytes += len(body)
+        channel.n_bytes += len(body)
         return self._decoder.decode(schema, bytearray(body))
 
     def _record(self, extent: AnyExtent) -> Bytes:
-        self.statistics.bytes += extent[2]
         memory = self._receiver.view(extent)
         self._return_many_released()
         return memory

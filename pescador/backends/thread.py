@@ -90,7 +90,7 @@ class _ThreadHandle(WorkerHandle):
                         self.give_up(quiet_since)
             finally:
                 self._n_waiting -= 1
-        self.count_wait(channel, time.perf_counter() - started)
+        channel.waited += time.perf_counter() - started
 
     def read(self, timeout: float | None, number: int) -> bool:
         raise NotImplementedError("the thread writes into the queues itself")

@@ -193,7 +193,7 @@ def test_threads_are_waited_for_side_by_side():
 def test_without_a_timeout_a_worker_is_waited_for_until_it_ends(backend, tmp_path):
     path = str(tmp_path / "fifo")
     os.mkfifo(path)
-    pool = backends.get(backend)().open(1, timeout=None, stall_timeout=None, seed=SEED)
+    pool = backends.get(backend)().open(1, timeout=None, stall_timeout=None)
     items = pool.open(Streamer(reading, path), SEED, None, 2)
     assert next(items) == "first"
     pid = pool.workers[0].process.pid
