@@ -1,6 +1,7 @@
 """Sample and stream data for machine learning.
 
 core.py         Streamer, the recipe of a stream; streamable
+arguments.py    what an opening gets of a recipe's arguments
 opening.py      what a stream is opened with: its seed, and who opens streams below it
 mux/            muxes, which mix streams
 maps.py         buffer_stream, tuples, keras_tuples, cache

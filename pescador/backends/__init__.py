@@ -14,7 +14,11 @@ process.py   a pool of processes: messages, death, statistics
 launch.py    starting and ending processes
 ending.py    what a worker process does at its end
 zygote.py    the process from which workers are forked
-recipe.py    sending recipes
+recipe.py    recipes as bytes, the consumer's side
+loading.py   the worker's side
+script.py    the user's script, which workers do not run
+mapped.py    arrays in mapped files
+world.py     what a worker takes over from its consumer
 link.py      messages between two processes
 wire.py      the form of these messages
 process_main.py    what a worker process runs
@@ -25,6 +29,9 @@ codec.py     items as bytes
 errors.py    exceptions as bytes
 segment.py   shared memory
 ring.py      the ring buffer in it
+leases.py    what of it is still used, also after a fork
+ownership.py what a generator still holds of its items
+tensors.py   views of PyTorch's tensors
 owner.py     who owns a process or a segment, and whether that is dead
 stall.py     what a worker was doing when it stalled
 orphans.py   reclaiming what a killed process left
