@@ -8,7 +8,8 @@ Shown are items and bytes a second, and the CPU seconds of all processes togethe
 
 The yardstick is the *bare copy*: a loop of numpy.copyto from one source array into consecutive places of a
 block of shared memory as large as the ring of the shm backend, in one process; no transport with
-one copy can cost less. The thread backend copies nothing: it hands over a reference. Peers are each given
+one copy can cost less. The thread backend copies as well, for its generator still holds the item, and may
+write to it; what a generator no longer holds, it hands over as it is. Peers are each given
 what suits them: PyTorch gets a fresh tensor over the array for each item (its loader makes tensors of
 arrays anyway, and one that it has moved to shared memory before stays there), Grain reads without threads and
 sends small arrays without shared memory, SPDL runs with its arena and without, and what they prefetch was
