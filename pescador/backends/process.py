@@ -66,14 +66,14 @@ class ProcessBackend(Backend):
             raise cannot_start(error) from error
 
     def _open(self, n_workers: int, timeout: float | None, stall_timeout: float | None) -> Pool:
-        launcher = Launcher(self.start_method)
-        workers: list[WorkerHandle] = []
         setup = {
             "consumer": str(this_owner()),
             "script": (script.names(), script.filename()),
             "authkey": bytes(current_process().authkey),  # which proxies of a manager need
             "world": World(),
         }
+        launcher = Launcher(self.start_method)
+        workers: list[WorkerHandle] = []
         try:
             for number in range(n_workers):
                 workers.append(_start(self, launcher, number, setup, stall_timeout))

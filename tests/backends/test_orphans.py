@@ -59,7 +59,9 @@ def worker():
             process.kill()
 
 
-WAITS = "import sys; sys.path[:] = []; print('waits', flush=True); sys.stdin.read()"
+WAITS = (
+    "import sys; sys.path[:] = [*[], *filter(None, sys.path)]; print('waits', flush=True); sys.stdin.read()"
+)
 
 
 def command_of(owner, python=sys.executable):

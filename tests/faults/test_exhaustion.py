@@ -246,7 +246,8 @@ def test_an_item_for_which_the_consumer_has_no_memory_is_an_error_after_those_be
 
 MEMORY_AT_START = """
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (limit << 20),) * 2)
+soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (used + (limit << 20), hard))
 items = []
 try:
     with ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind) as items:
@@ -254,6 +255,7 @@ try:
 except (PescadorError, MemoryError) as error:
     told(error)
     print(0)
+resource.setrlimit(resource.RLIMIT_AS, (soft, hard))  # to look for what is left takes some, too
 """
 
 
