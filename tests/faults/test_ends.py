@@ -120,6 +120,13 @@ def test_commands_that_had_no_room_are_obeyed_later(backend, tmp_path):
         assert next(items) == "second"
 
 
+def reading_when_told(path, begun):
+    yield "first"
+    open(begun, "w").close()
+    with open(path) as file:
+        yield file.read()
+
+
 def reading(path):
     yield "first"
     with open(path) as file:
@@ -191,11 +198,13 @@ def test_threads_are_waited_for_side_by_side():
 
 @process_backends
 def test_without_a_timeout_a_worker_is_waited_for_until_it_ends(backend, tmp_path):
-    path = str(tmp_path / "fifo")
+    path, begun = str(tmp_path / "fifo"), str(tmp_path / "begun")
     os.mkfifo(path)
+    os.mkfifo(begun)
     pool = backends.get(backend)().open(1, timeout=None, stall_timeout=None)
-    items = pool.open(Streamer(reading, path), SEED, None, 2)
+    items = pool.open(Streamer(reading_when_told, path, begun), SEED, None, 2)
     assert next(items) == "first"
+    open(begun).close()  # it would obey before it reads, else
     pid = pool.workers[0].process.pid
     closing = threading.Thread(target=pool.close)
     closing.start()

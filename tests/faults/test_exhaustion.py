@@ -245,6 +245,8 @@ def test_an_item_for_which_the_consumer_has_no_memory_is_an_error_after_those_be
 
 
 MEMORY_AT_START = """
+from pescador import backends
+backends.get(kind["backend"])  # to import modules is another matter, in which Python itself fails as it likes
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 soft, hard = resource.getrlimit(resource.RLIMIT_AS)
 resource.setrlimit(resource.RLIMIT_AS, (used + (limit << 20), hard))
