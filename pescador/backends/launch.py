@@ -416,7 +416,7 @@ def _spawn(descriptors: tuple[int, int]) -> Process:
 def _interpreter(code: str, descriptors: tuple[int, ...]) -> Process:
     command = python_command(code)
     start = functools.partial(
-        subprocess.Popen,
+        _Interpreter,
         command,
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
@@ -430,7 +430,36 @@ def _interpreter(code: str, descriptors: tuple[int, ...]) -> Process:
             raise
         process = start(executable="/proc/self/exe")
     process.returncode = 0  # it is reaped by _Child; nobody is to wait for it, nor to warn of it
-    return _Child(process.pid)
+    return process.child
+
+
+class _Interpreter(subprocess.Popen[bytes]):
+    """A process that has started or is gone: ``Popen`` may fail, for want of memory, once there is one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+            self.child = _Child(self.pid)
+        except BaseException:
+            if self.pid and self.returncode is None:
+                _discard(self.pid)
+                self.returncode = 0
+            raise
+
+
+def _child(pid: int) -> _Child:
+    try:
+        return _Child(pid)
+    except BaseException:
+        _discard(pid)
+        raise
+
+
+def _discard(pid: int) -> None:
+    """End a process that has just been started, and that nobody knows of yet."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _fork(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> Process:
@@ -438,7 +467,7 @@ def _fork(descriptors: tuple[int, int], consumers: tuple[Link, int]) -> Process:
     flush_output()  # or the worker would print once more what is still to be printed here
     pid = os.fork()
     if pid:
-        return _Child(pid)
+        return _child(pid)
     in_forked_child(lambda: _main(descriptors, consumers))
     raise AssertionError("not reached")
 

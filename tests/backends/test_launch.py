@@ -35,6 +35,40 @@ def impatient():
         yield
 
 
+@contextlib.contextmanager
+def no_memory_for(module, name):
+    """Have a function fail for want of memory, and nothing come of it but that."""
+
+    def fails(*_):
+        raise MemoryError
+
+    before = psutil.Process().children(recursive=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, fails)
+        with pytest.raises(MemoryError):
+            yield
+    assert psutil.Process().children(recursive=True) == before
+
+
+@process_backends
+@pytest.mark.parametrize("start_method", launch.START_METHODS)
+def test_a_process_that_starts_while_memory_runs_out_is_ended(backend, start_method, own_zygote):
+    stream = ParallelStreamer(Streamer(range, 3), backend=backend, start_method=start_method)
+    with no_memory_for(launch, "watch"):
+        list(stream)
+    with stream:
+        assert list(stream) == [0, 1, 2]
+
+
+def test_an_interpreter_that_starts_while_memory_runs_out_is_ended(own_zygote):
+    """Popen reads whether its process runs, which takes memory when there is a process."""
+    stream = ParallelStreamer(Streamer(range, 3))
+    with no_memory_for(os, "read"):
+        list(stream)
+    with stream:
+        assert list(stream) == [0, 1, 2]
+
+
 def zygote_of(stream):
     """Return the process from which the only worker was forked, once it has been."""
     return psutil.Process(worker_pid(stream)).parent()
