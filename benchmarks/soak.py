@@ -8,7 +8,7 @@ cycles
     Pools of all backends are opened, read from and closed, one after the other.
 faults
     Processes with nested pools stream until something random happens to them: SIGKILL, SIGSEGV, or
-    SIGSTOP and SIGCONT of a worker or a zygote, an exception, a close or a garbage collection at some
+    SIGSTOP and SIGCONT of a worker or a forkserver, an exception, a close or a garbage collection at some
     moment, and in the end SIGKILL of the consumer. What is delivered is checked item by item, and
     after the SIGKILL everything that the consumer had started must be gone.
 deaths

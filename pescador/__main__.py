@@ -56,7 +56,7 @@ def _timeout(text: str) -> float:
 
 
 def _clean(dry_run: bool) -> int:
-    from .backends import orphans
+    from .backends.system import orphans
 
     found = orphans.reclaim(dry_run)
     for what in found:

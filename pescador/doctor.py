@@ -21,9 +21,9 @@ import numpy as np
 import psutil
 
 from . import backends
-from .backends import orphans, segment
-from .backends.launch import START_METHODS, interpreter_environment, python_command
-from .backends.shm import MAX_RING_BYTES
+from .backends.processes.launcher import START_METHODS, interpreter_environment, python_command
+from .backends.shm.backend import MAX_RING_BYTES
+from .backends.system import orphans, shared_memory
 from .core import Streamer
 from .interrupts import interrupts_held
 from .parallel import ParallelStreamer
@@ -81,12 +81,12 @@ def _system(name: str) -> Finding:
 
 
 def _shared_memory(name: str) -> Finding:
-    free = segment.free_bytes()
+    free = shared_memory.free_bytes()
     if free is None:
         state: Literal["ok", "fail"] = "fail" if sys.platform == "linux" else "ok"
-        return Finding(state, name, f"{segment.FOLDER} is not there", "Mount it, or use backend='zmq'")
-    status = os.statvfs(segment.FOLDER)
-    figure = f"{_size(free)} free of {_size(status.f_blocks * status.f_frsize)} in {segment.FOLDER}"
+        return Finding(state, name, f"{shared_memory.FOLDER} is not there", "Mount it, or use backend='zmq'")
+    status = os.statvfs(shared_memory.FOLDER)
+    figure = f"{_size(free)} free of {_size(status.f_blocks * status.f_frsize)} in {shared_memory.FOLDER}"
     remedy = (
         f"A ring takes up to {_size(MAX_RING_BYTES)} for each worker. Enlarge it (docker run --shm-size), "
         "choose a smaller ring_bytes, or use backend='zmq'"

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from pescador.backends.launch import Launcher
+from pescador.backends.processes.launcher import Launcher
 
 # Seconds. A machine was seen on which some tests took 20 times as long as on others.
 TIMEOUT = 300.0 + int(os.environ.get("PESCADOR_LAW_EXAMPLES", 0))
@@ -53,7 +53,7 @@ def global_random_state_restored():
     np.random.set_state(numpy_state)  # noqa: NPY002 -- as above
 
 
-class Zygote:
+class Forkserver:
     """The process from which workers are forked, which takes longer to start than they do.
 
     It is kept for all tests, but each must be able to do without: it is clean, a test may kill or close
@@ -65,7 +65,7 @@ class Zygote:
 
     def keep(self):
         """Have it run."""
-        if self._launcher is None or not self._launcher._zygote.is_alive():
+        if self._launcher is None or not self._launcher._forkserver.is_alive():
             self.close()
             self._launcher = Launcher("forkserver")
 
@@ -77,16 +77,16 @@ class Zygote:
 
 
 @pytest.fixture(scope="session")
-def zygote():
-    zygote = Zygote()
-    yield zygote
-    zygote.close()
+def forkserver():
+    forkserver = Forkserver()
+    yield forkserver
+    forkserver.close()
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind(zygote):
+def nothing_left_behind(forkserver):
     if hasattr(os, "fork"):
-        zygote.keep()
+        forkserver.keep()
     before = resources()
     yield
     left = resources() - before

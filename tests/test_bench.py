@@ -14,7 +14,7 @@ import pytest
 
 from pescador import bench
 from pescador.__main__ import main
-from pescador.backends import orphans
+from pescador.backends.system import orphans
 from pescador.bench.host import _waiter
 from pescador.bench.report import Comparison, Row, advice, check_plot, plot, scaled
 from pescador.bench.works import stream_of

@@ -9,7 +9,7 @@ import pytest
 
 from pescador import backends, doctor
 from pescador.__main__ import main
-from pescador.backends.owner import this_owner
+from pescador.backends.system.owner import this_owner
 
 from .kinds import PATIENCE, ROOT, START_METHODS, Gone
 from .worlds import WORLDS, run_in

@@ -11,7 +11,7 @@ import pytest
 import pescador
 from pescador import bench
 from pescador.__main__ import main
-from pescador.backends import orphans
+from pescador.backends.system import orphans
 
 from .kinds import PATIENCE, ROOT, Gone
 

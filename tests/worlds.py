@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pescador.backends import segment
+from pescador.backends.system import shared_memory
 
 from .kinds import ROOT
 
@@ -59,7 +59,7 @@ def _refused(world, what):
 @contextlib.contextmanager
 def segment_named(name, user=None):
     """Have a segment of this name, of this user."""
-    path = os.path.join(segment.FOLDER, name)
+    path = os.path.join(shared_memory.FOLDER, name)
     os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     try:
         if user is not None:

@@ -3,38 +3,18 @@
 base.py      the contract of a backend
 serial.py    in this thread, for debugging
 thread.py    in threads of this process
-shm.py       in processes, arrays through shared memory
-zmq.py       in processes, everything through a ZeroMQ socket
+shm/         in processes, arrays through shared memory
+zmq/         in processes, everything through a ZeroMQ socket
 
-What several of them share:
+What several of them share, by where it runs:
 
-pool.py      streams, their windows, and how they are spread over workers
-worker.py    the loop of a worker, which runs the generators
-process.py   a pool of processes: messages, death, statistics
-launch.py    starting and ending processes
-ending.py    what a worker process does at its end
-zygote.py    the process from which workers are forked
-recipe.py    recipes as bytes, the consumer's side
-loading.py   the worker's side
-script.py    the user's script, which workers do not run
-mapped.py    arrays in mapped files
-world.py     what a worker takes over from its consumer
-link.py      messages between two processes
-wire.py      the form of these messages
-process_main.py    what a worker process runs
-process_worker.py  its loop
-transport.py how records get from one process to the other
-pack.py      what a worker has encoded and not sent yet
-codec.py     items as bytes
-errors.py    exceptions as bytes
-segment.py   shared memory
-ring.py      the ring buffer in it
-leases.py    what of it is still used, also after a fork
-ownership.py what a generator still holds of its items
-tensors.py   views of PyTorch's tensors
-owner.py     who owns a process or a segment, and whether that is dead
-stall.py     what a worker was doing when it stalled
-orphans.py   reclaiming what a killed process left
+consumer/    in the consumer: open streams, workers as they are seen from there, recipes that are sent
+worker/      in a worker: its loop, what it sends, arrays made in place, recipes that came
+processes/   starting, watching and ending processes
+protocol/    what a consumer and its workers say to each other
+system/      what the machine gives: owners of processes, shared memory, orphans
+
+Imports go one way: shm, zmq, thread → consumer → processes → worker → protocol → system.
 
 Third parties add backends with :func:`register`, or with an entry point in the group
 ``pescador.backends`` that names a subclass of :class:`pescador.backends.base.Backend`.
@@ -60,9 +40,9 @@ __all__ = ["Backend", "Pool", "Stream", "StreamStats", "WorkerStats", "get", "na
 
 _backends: dict[str, type[Backend] | str] = {
     "serial": "pescador.backends.serial:SerialBackend",
-    "shm": "pescador.backends.shm:ShmBackend",
+    "shm": "pescador.backends.shm.backend:ShmBackend",
     "thread": "pescador.backends.thread:ThreadBackend",
-    "zmq": "pescador.backends.zmq:ZMQBackend",
+    "zmq": "pescador.backends.zmq.backend:ZMQBackend",
 }
 
 

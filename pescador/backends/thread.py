@@ -18,10 +18,10 @@ from typing import Any
 from ..core import Streamer
 from ..seeding import Seed
 from .base import Backend, Pool
-from .errors import start_thread
-from .ownership import Ownership
-from .pool import Channel, End, Failure, WorkerHandle, WorkerPool, in_slices
-from .worker import Unsendable, WorkerLoop
+from .consumer.pool import End, Failure, RemoteStream, WorkerHandle, WorkerPool, in_slices
+from .protocol.errors import start_thread
+from .worker.loop import Unsendable, WorkerLoop
+from .worker.ownership import Ownership
 
 __all__ = ["ThreadBackend"]
 
@@ -63,8 +63,8 @@ class _ThreadHandle(WorkerHandle):
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
-    def open(self, channel: Channel[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
-        super().open(channel, recipe, seed, max_iter)
+    def open(self, stream: RemoteStream[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
+        super().open(stream, recipe, seed, max_iter)
         with self._starting:
             if self._thread is None and not self.closed:
                 # A daemon: a generator that never returns must not keep the interpreter from ending.
@@ -75,31 +75,31 @@ class _ThreadHandle(WorkerHandle):
     def command(self, name: str, *arguments: Any) -> None:
         self._loop.commands.put((name, *arguments))
 
-    def wait(self, channel: Channel[Any]) -> None:
+    def wait(self, stream: RemoteStream[Any]) -> None:
         started = time.perf_counter()
         with self._changed:
             self._n_waiting += 1
             try:
-                while self._lacks(channel):
-                    self._loop.urgent = channel.number
+                while self._lacks(stream):
+                    self._loop.urgent = stream.number
                     quiet_since = time.perf_counter()
                     if not in_slices(
-                        lambda seconds: self._changed.wait(seconds) or not self._lacks(channel),
+                        lambda seconds: self._changed.wait(seconds) or not self._lacks(stream),
                         self.stall_timeout,
                     ):
                         self.give_up(quiet_since)
             finally:
                 self._n_waiting -= 1
-        channel.waited += time.perf_counter() - started
+        stream.waited += time.perf_counter() - started
 
     def read(self, timeout: float | None, number: int) -> bool:
         raise NotImplementedError("the thread writes into the queues itself")
 
     def put(self, number: int, entry: Any) -> None:
-        """Append to the queue of a channel. Called by the worker thread."""
-        channel = self.channels.get(number)
-        if channel is not None:
-            channel.queue.append(entry)
+        """Append to the queue of a stream. Called by the worker thread."""
+        stream = self.streams.get(number)
+        if stream is not None:
+            stream.queue.append(entry)
             self.wake()
 
     def wake(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 import pescador
 from pescador import ParallelStreamer, Streamer
-from pescador.backends import codec
+from pescador.backends.protocol import codec
 
 N_ITEMS = 5
 ITEM_BYTES = 163_840  # more than is sent inside of messages

@@ -6,7 +6,9 @@ import signal
 import pytest
 
 from pescador import ParallelStreamer, Streamer, WorkerError
-from pescador.backends import shm, wire, zmq
+from pescador.backends.protocol import messages
+from pescador.backends.shm import backend as shm
+from pescador.backends.zmq import backend as zmq
 
 from ..kinds import KINDS, PROCESSES, every_process, process_backends
 from .scripts import run
@@ -92,7 +94,7 @@ def wait_until_reading(thread):
 
 def say_when_reading(text):
     wait_until_reading(threading.main_thread())
-    time.sleep(0.1)  # the first wait, until the bell is rung, is a short one
+    time.sleep(0.1)  # the first wait, until the wakeup is rung, is a short one
     say(text)
 
 def read(items):
@@ -156,7 +158,7 @@ def test_a_command_that_may_be_lost_to_ctrl_c_is_not_missing_in_silence(backend,
 
         class Socket:
             def __init__(self):
-                self.socket, worker.link.socket = worker.link.socket, self
+                self.socket, worker.connection.socket = worker.connection.socket, self
 
             def send(self, message, flags):
                 if is_sent:
@@ -181,7 +183,7 @@ def test_a_message_that_is_lost_to_ctrl_c_is_not_missing_in_silence(backend, mon
 
     def interrupted(self):
         message = receive(self)
-        if message is not None and message[0].startswith(wire.ITEMS):
+        if message is not None and message[0].startswith(messages.ITEMS):
             raise KeyboardInterrupt
         return message
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from pescador import ParallelStreamer, PescadorError, RoundRobinMux, Streamer, backends
-from pescador.backends import process
+from pescador.backends.consumer import process_pool
 from pescador.seeding import Seed
 
 from ..kinds import PATIENCE, Gone, every_background, every_process, process_backends, worker_pid
@@ -94,7 +94,7 @@ def test_streams_that_a_stuck_worker_never_hears_of_keep_nobody_waiting(backend)
         next(items)
         pool = stream._pool._pool
         opened = [pool.open(Streamer([bytes(10_000)]), SEED, None, None) for _ in range(200)]
-        assert pool.workers[0].link.has_unsent
+        assert pool.workers[0].connection.has_unsent
         for other in opened[::2]:
             other.close()
         closes_in_time(stream)
@@ -113,7 +113,7 @@ def test_commands_that_had_no_room_are_obeyed_later(backend, tmp_path):
         assert next(items) == "first"
         pool = stream._pool._pool
         opened = [pool.open(Streamer([i, bytes(10_000)]), SEED, None, None) for i in range(200)]
-        assert pool.workers[0].link.has_unsent
+        assert pool.workers[0].connection.has_unsent
         with open(path, "w") as file:
             file.write("second")
         assert [next(other) for other in opened] == list(range(200))
@@ -134,7 +134,7 @@ def reading(path):
 
 
 @process_backends
-def test_many_rings_of_the_bell_keep_nobody_waiting(backend):
+def test_many_rings_of_the_wakeup_keep_nobody_waiting(backend):
     with ParallelStreamer(Streamer(stopped, 0), backend, prefetch=2, timeout=0) as stream:
         items = iter(stream)
         next(items)
@@ -308,7 +308,7 @@ def test_a_signal_handler_may_close_what_is_being_opened(backend, slow_start):
 @pytest.mark.parametrize("n_interrupts", [1, 2])
 @pytest.mark.parametrize("place", ["end", "end_streams", "close"])
 def test_an_interrupted_close_may_be_repeated(backend, n_interrupts, place, monkeypatch):
-    owner = process if place == "end" else process._ProcessHandle
+    owner = process_pool if place == "end" else process_pool._ProcessHandle
     original = getattr(owner, place)
     count = itertools.count(1)
 

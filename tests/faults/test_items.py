@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pescador import DataError, ParallelStreamer, Streamer, WorkerError
-from pescador.backends.errors import describe_error, dump_error, load_error
+from pescador.backends.protocol.errors import describe_error, dump_error, load_error
 
 from ..kinds import process_backends
 
@@ -138,7 +138,7 @@ def test_other_streams_go_on_and_all_memory_comes_back(backend):
         (handle,) = pool._pool.workers
         handle._receiver.collect()
         assert getattr(handle._receiver, "_n_leased", 0) == 0
-        assert len(handle.channels) == 1
+        assert len(handle.streams) == 1
         numbers.close()
 
 

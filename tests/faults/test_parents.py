@@ -172,7 +172,7 @@ say("done")
 
 
 ONE_AFTER_THE_OTHER = """
-from pescador.backends.launch import START_METHODS
+from pescador.backends.processes.launcher import START_METHODS
 for method in START_METHODS:
     stream = ParallelStreamer(Streamer(endless), start_method=method, **options)
     for i, item in enumerate(stream):

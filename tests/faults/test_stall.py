@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pescador import ParallelStreamer, PescadorError, RoundRobinMux, Streamer, WorkerError
-from pescador.backends.stall import STALL_SIGNAL
+from pescador.backends.processes.stacks import STALL_SIGNAL
 from pescador.seeding import Seed
 
 from ..kinds import (
@@ -172,7 +172,7 @@ def test_a_worker_that_takes_no_commands_does_not_keep_the_consumer_from_noticin
         (worker,) = pool.workers
         items = iter(stream)
         pid = next(items)
-        while not worker.link.has_unsent:
+        while not worker.connection.has_unsent:
             pool.open(Streamer([bytes(20_000)]), SEED, None, None)
         assert "in wait_for_an_event" in stalls(items)
         assert gone([pid])

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from pescador import ParallelStreamer, Streamer
-from pescador.backends.errors import RemoteTraceback
+from pescador.backends.protocol.errors import RemoteTraceback
 
 from ..kinds import KINDS, PATIENCE, ROOT
 from . import failing, table

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import pescador
 from pescador import ChainMux, ParallelStreamer, Streamer
-from pescador.backends import segment
+from pescador.backends.system import shared_memory
 
 from ..kinds import every_backend, every_background, every_kind, process_backends
 from .items import assert_all_writeable_and_apart, assert_same, make_all, streams
@@ -297,4 +297,4 @@ def test_an_item_reaches_a_waiting_consumer_while_its_generator_is_blocked(backe
 def test_segments_have_no_name_while_they_are_used():
     with ParallelStreamer(Streamer(records, 5, 1 << 16)) as stream:
         for _ in stream:
-            assert not [name for name in os.listdir(segment.FOLDER) if f"-{os.getpid()}-" in name]
+            assert not [name for name in os.listdir(shared_memory.FOLDER) if f"-{os.getpid()}-" in name]

@@ -1,0 +1,1 @@
+"""What runs in the consumer: open streams, workers as they are seen from there, and recipes that are sent."""

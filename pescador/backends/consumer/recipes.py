@@ -1,0 +1,441 @@
+"""Recipes as bytes, the consumer's side.
+
+A recipe is pickled each time that a stream of it opens, so a worker starts from what the recipe is at that
+moment. cloudpickle does it, so lambdas, closures and functions of a script or notebook work. What would make
+this expensive is not in the pickle: it is sent to each worker once, and referred to by its number:
+
+segments   shared memory with large arrays. All arrays that a recipe is the first to need lie in one
+           segment, and so take one descriptor. Workers map it copy-on-write: n workers over an array of 4 GB
+           need 4 GB, and what one of them writes nobody else sees.
+parts      pickles of what many recipes have in common: collections with many entries, and the functions and
+           classes that are pickled with their code.
+
+Each is known by the object of which it was made. When it is needed for the first time in an *iteration* (see
+:meth:`Recipes.begin`), it is compared with what that object is now, and made anew if that was changed. It is
+given up, here and in the workers, when its array is gone, when it was not needed in a whole iteration, or
+when too many came after it.
+
+An array in a file that is mapped into memory is not sent: the worker maps the file, too (see :mod:`.mapped`).
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from types import FunctionType
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from ...core import Streamer
+from ...exceptions import PescadorError
+from ..protocol import mapped, script
+from ..protocol.codec import dump
+from ..shm.ring import ALIGNMENT
+from ..system import shared_memory
+from ..system.shared_memory import Bytes
+
+__all__ = ["Part", "Recipe", "Recipes", "Segment"]
+
+# Arrays from this size on go into segments.
+SHARED_BYTES = 1 << 16
+
+# Collections and texts of so many entries and characters are parts.
+MANY_ENTRIES: Final = 64
+MANY_CHARACTERS: Final = 1 << 12
+
+# What is kept in case that it is needed again. Each segment takes a descriptor.
+MAX_SEGMENTS = 32
+MAX_PARTS = 256
+MAX_PART_BYTES = 1 << 26
+
+CHUNK_BYTES = 1 << 18  # that are compared at a time, for they fit into a cache
+
+REMEDY = (
+    "It is for a recipe; have its generator load large data itself, enlarge the shared memory (docker run "
+    "--shm-size), or use backend='thread'"
+)
+
+_ATOMS: Final = frozenset({bool, bytes, complex, float, int, str, type(None)})
+_NEVER: Final = frozenset({bool, complex, float, int, type(None)})
+_MANY: Final[dict[type, int]] = {
+    **dict.fromkeys((dict, frozenset, list, set, tuple), MANY_ENTRIES),
+    **dict.fromkeys((bytearray, bytes, str), MANY_CHARACTERS),
+}
+
+
+class Segment:
+    """Shared memory with arrays, the consumer's side. They are copied there by :meth:`fill`."""
+
+    needs = ()
+
+    def __init__(self, number: int, given_up: deque[int]) -> None:
+        self.number = number
+        self.n_bytes = 0
+        self.places: set[_Place] = set()  # of the arrays that are still there
+        self._pending: list[tuple[int, Bytes]] = []
+        self._given_up = given_up
+
+    def reserve(self, place: _Place, contents: Bytes) -> int:
+        """Return the offset at which an array will be."""
+        offset = self.n_bytes
+        self._pending.append((offset, contents))
+        self.places.add(place)
+        self.n_bytes += -(-contents.nbytes // ALIGNMENT) * ALIGNMENT
+        return offset
+
+    def fill(self) -> None:
+        """Take the memory, and copy the arrays there."""
+        self.fd, self._memory = shared_memory.create(self.n_bytes, REMEDY)
+        for offset, contents in self._pending:
+            self._memory[offset : offset + contents.nbytes] = contents
+        self._pending.clear()
+
+    def holds(self, offset: int, contents: Bytes) -> bool:
+        """Whether these bytes are there."""
+        held = self._memory[offset : offset + contents.nbytes]
+        return all(
+            np.array_equal(contents[start : start + CHUNK_BYTES], held[start : start + CHUNK_BYTES])
+            for start in range(0, contents.nbytes, CHUNK_BYTES)
+        )
+
+    def command(self) -> tuple[Any, ...]:
+        """Return the command by which a worker gets it, together with :meth:`descriptors`."""
+        return "segment", self.number, self.n_bytes
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return the descriptors that the worker needs."""
+        return (self.fd,)
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+            self._given_up.append(self.number)
+
+
+class Part:
+    """The pickle of an object that recipes have in common."""
+
+    def __init__(self, number: int, source: Any, made: Recipe, given_up: deque[int]) -> None:
+        self.number = number
+        self.source = source  # kept, because it is known by its id
+        self.data, self.needs = made
+        self.iteration = 0  # in which it was last needed
+        self._given_up = given_up
+
+    def command(self) -> tuple[Any, ...]:
+        """Return the command by which a worker gets it."""
+        return "part", self.number, self.data
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return the descriptors that the worker needs."""
+        return ()
+
+    def __del__(self) -> None:
+        self._given_up.append(self.number)
+
+
+class Recipe(NamedTuple):
+    """A pickle, and what a worker must have in order to load it."""
+
+    data: bytes
+    needs: tuple[Part | Segment, ...]
+
+
+_Place = tuple[Any, ...]
+"""Where an array is, and how it looks."""
+
+
+class _Shared:
+    """An array that lies in a segment."""
+
+    __slots__ = ("iteration", "offset", "owner", "segment")
+
+    def __init__(self, owner: weakref.ref[Any], segment: Segment, offset: int, iteration: int) -> None:
+        self.owner = owner  # of its memory: as long as it is there, nothing else can be at that place
+        self.segment = segment
+        self.offset = offset
+        self.iteration = iteration  # in which it was last compared
+
+
+class Recipes:
+    """The recipes of a pool, and what they have in common. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # reentrant, because to pickle an object may run any code
+        self._numbers = itertools.count(1)
+        self._iteration = 0
+        self._parts: OrderedDict[int, Part] = OrderedDict()  # by the id of their source; last used last
+        self._part_bytes = 0
+        self._arrays: dict[_Place, _Shared] = {}
+        self._segments: OrderedDict[int, Segment] = OrderedDict()  # by number; last used last
+        self._new: Segment | None = None  # for the arrays of the recipe that is being made
+        # Finalizers append to these, on any thread and at any moment.
+        self._gone: deque[_Place] = deque()  # arrays
+        self.given_up: deque[int] = deque()  # numbers of segments and parts
+
+    def begin(self) -> None:
+        """Take note that an iteration begins, before which anything may have been changed."""
+        with self._lock:
+            for key, part in list(self._parts.items()):
+                if part.iteration < self._iteration:
+                    self._remove_part(key)
+            self._iteration += 1
+            self._forget_what_is_gone()
+
+    def make(self, streamer: Streamer[Any]) -> Recipe:
+        """Return the recipe of a stream as it is now.
+
+        Raises
+        ------
+        PescadorError
+            If it cannot be pickled, or there is no memory for its arrays.
+        """
+        with self._lock:
+            self._forget_what_is_gone()
+            try:
+                recipe = self._make(streamer)
+            except BaseException as error:
+                self._clear()  # what was begun may refer to a segment that was never filled
+                if isinstance(error, PescadorError) or not isinstance(error, Exception):
+                    raise
+                raise PescadorError(
+                    f"{streamer!r} cannot be sent to a worker process: {type(error).__name__}: {error}. A "
+                    "recipe must be picklable: open files, connections, locks and iterators inside the "
+                    "generator function, not in its arguments, or use backend='thread'"
+                ) from error
+            self._limit()
+            return recipe
+
+    def close(self) -> None:
+        """Give up everything; workers that have mapped a segment keep it."""
+        with self._lock:
+            self._clear()
+
+    def _make(self, streamer: Streamer[Any]) -> Recipe:
+        try:
+            recipe = self.pickle(streamer, ())
+        except _Cycle:
+            self._clear()
+            recipe = self.pickle(streamer, None)
+        new, self._new = self._new, None
+        if new is not None:
+            new.fill()
+            self._segments[new.number] = new
+        return recipe
+
+    def pickle(self, value: Any, within: tuple[Any, ...] | None) -> Recipe:
+        """Return the recipe of an object.
+
+        Parameters
+        ----------
+        value : object
+        within : tuple or None
+            The objects whose parts are being made; None makes no parts.
+        """
+        file = io.BytesIO()
+        pickler = _Pickler(file, self, value, within)
+        pickler.dump(value)
+        return Recipe(file.getvalue(), tuple(pickler.needs.values()))
+
+    def _forget_what_is_gone(self) -> None:
+        while self._gone:
+            place = self._gone.popleft()
+            shared = self._arrays.get(place)
+            if shared is not None and shared.owner() is None:
+                self._remove_array(place)
+
+    def _limit(self) -> None:
+        while len(self._parts) > MAX_PARTS or (self._part_bytes > MAX_PART_BYTES and len(self._parts) > 1):
+            self._remove_part(next(iter(self._parts)))
+        while len(self._segments) > MAX_SEGMENTS:
+            for place in list(next(iter(self._segments.values())).places):
+                self._remove_array(place)
+
+    def _clear(self) -> None:
+        self._new = None
+        self._parts.clear()
+        self._part_bytes = 0
+        self._arrays.clear()
+        self._segments.clear()
+
+    # Parts
+
+    def part(self, source: Any, within: tuple[Any, ...]) -> Part:
+        """Return the part of an object."""
+        key = id(source)
+        part = self._parts.get(key)
+        if part is None or part.iteration < self._iteration:
+            made = Recipe(dump(source), ()) if _is_flat(source) else self.pickle(source, (*within, source))
+            if part is None or (part.data, part.needs) != made:
+                if part is not None:
+                    self._remove_part(key)
+                part = self._parts[key] = Part(next(self._numbers), source, made, self.given_up)
+                self._part_bytes += len(part.data)
+            part.iteration = self._iteration
+        self._use((part,))
+        return part
+
+    def _use(self, needs: Iterable[Part | Segment]) -> None:
+        """Take note that these are in use: they, and what they need, are the last to be given up."""
+        for need in needs:
+            if isinstance(need, Segment):
+                if need.number in self._segments:
+                    self._segments.move_to_end(need.number)
+            elif id(need.source) in self._parts:
+                self._parts.move_to_end(id(need.source))
+            self._use(need.needs)
+
+    def _remove_part(self, key: int) -> None:
+        self._part_bytes -= len(self._parts.pop(key).data)
+
+    # Arrays
+
+    def array(self, array: Any) -> tuple[Segment, int]:
+        """Return the segment in which an array is, and where."""
+        place = _place(array)
+        shared = self._arrays.get(place)
+        if shared is not None and (shared.owner() is None or not self._is_as_it_was(shared, array)):
+            self._remove_array(place)
+            shared = None
+        if shared is None:
+            if self._new is None:
+                self._new = Segment(next(self._numbers), self.given_up)
+            gone = self._gone
+            owner = weakref.ref(_owner(array), lambda _: gone.append(place))
+            offset = self._new.reserve(place, _contents(array))
+            shared = self._arrays[place] = _Shared(owner, self._new, offset, self._iteration)
+        self._use((shared.segment,))
+        return shared.segment, shared.offset
+
+    def _is_as_it_was(self, shared: _Shared, array: Any) -> bool:
+        if shared.iteration == self._iteration:
+            return True
+        shared.iteration = self._iteration
+        return shared.segment.holds(shared.offset, _contents(array))
+
+    def _remove_array(self, place: _Place) -> None:
+        found = self._arrays.pop(place).segment
+        found.places.discard(place)
+        if not found.places:
+            self._segments.pop(found.number, None)
+
+
+class _Pickler(script.Pickler):
+    """Pickles an object, and takes note of the segments and parts to which the pickle refers."""
+
+    def __init__(self, file: io.BytesIO, recipes: Recipes, root: Any, within: tuple[Any, ...] | None) -> None:
+        super().__init__(file)
+        self.needs: dict[int, Part | Segment] = {}  # by number
+        self._recipes = recipes
+        self._root = root
+        self._within = within
+        self._functions: set[int] = set()  # ids of the functions of streams
+
+    def persistent_id(self, value: Any) -> Any:
+        kind = type(value)  # called for each object that is pickled
+        if kind in _NEVER:
+            return None
+        if kind in _MANY:
+            if len(value) < _MANY[kind]:
+                return script.GLOBALS_ID if value is script.GLOBALS else None
+        elif kind is np.ndarray or kind is np.memmap:
+            return None if value.nbytes < SHARED_BYTES else self._array_id(value)
+        elif kind is FunctionType:
+            if id(value) not in self._functions:
+                return None
+        elif isinstance(value, Streamer):
+            function = getattr(value.streamer, "func", value.streamer)  # of a partial
+            if type(function) is FunctionType and script.is_by_value(function):
+                self._functions.add(id(function))
+            return None
+        elif not isinstance(value, type) or value.__module__ not in script.MAIN:
+            return None
+        return self._part_id(value)
+
+    def _part_id(self, value: Any) -> Any:
+        if value is self._root or self._within is None:
+            return None
+        if any(value is other for other in self._within):
+            raise _Cycle
+        part = self._recipes.part(value, self._within)
+        self.needs[part.number] = part
+        return "part", part.number
+
+    def _array_id(self, array: Any) -> Any:
+        dtype = array.dtype
+        if dtype.hasobject or _is_broadcast(array):
+            return None
+        file = mapped.locate(array)
+        if file is not None:
+            return "file", file
+        segment, offset = self._recipes.array(array)
+        self.needs[segment.number] = segment
+        is_map = type(array) is np.memmap
+        return (
+            "array", segment.number, offset, array.shape, dtype, _order(array), array.flags.writeable, is_map
+        )  # fmt: skip
+
+    def reducer_override(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is Streamer:
+            value.check_recipe()
+            return _streamer, (value.streamer, value.args, value.kwargs)
+        if kind is np.ndarray and value.nbytes >= SHARED_BYTES and _is_broadcast(value):
+            ends = tuple(slice(None if step else 1) for step in value.strides)
+            return np.broadcast_to, (value[ends], value.shape)
+        return super().reducer_override(value)
+
+
+def _streamer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Streamer[Any]:
+    """Return a stream of which this is the recipe: in half the bytes and time of its state."""
+    return Streamer(function, *args, **kwargs)
+
+
+class _Cycle(Exception):  # noqa: N818  # no error: the recipe is pickled in one piece then
+    """What is being made a part refers to another one that is being made."""
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether an object is a collection of atoms, or a text, so that plain pickle does, and is faster."""
+    kind = type(value)
+    if kind is dict:
+        return _ATOMS.issuperset(map(type, value)) and _ATOMS.issuperset(map(type, value.values()))
+    return kind in _MANY and (kind in _ATOMS or _ATOMS.issuperset(map(type, value)))
+
+
+def _is_broadcast(array: Any) -> bool:
+    """Whether several elements of an array are one place in memory."""
+    return any(not step and length > 1 for step, length in zip(array.strides, array.shape, strict=True))
+
+
+def _order(array: Any) -> str:
+    flags = array.flags
+    return "F" if flags.f_contiguous and not flags.c_contiguous else "C"
+
+
+def _contents(array: Any) -> Bytes:
+    """Return the bytes of an array, a copy of them if they do not lie side by side."""
+    array = array.view(np.ndarray)
+    order = _order(array)
+    if not array.flags.forc:
+        array = array.copy(order)
+    contents: Bytes = array.reshape(-1, order=order).view(np.uint8)
+    return contents
+
+
+def _place(array: Any) -> _Place:
+    address = array.__array_interface__["data"][0]
+    return address, array.shape, array.strides, array.dtype
+
+
+def _owner(array: Any) -> Any:
+    """Return the array that keeps the memory of this one."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

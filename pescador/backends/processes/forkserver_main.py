@@ -1,0 +1,181 @@
+"""The process from which workers are forked.
+
+It has imported what every worker needs, runs one thread, and does what its consumer asks: ``fork`` a
+worker that gets the file descriptors of the message, and ``reap`` one that has ended. It ends when its
+consumer does, or no longer needs it; workers that are left then end with it.
+
+It is a subreaper (see :mod:`.ending`): when a worker has died, however that was, what it had started becomes
+a child of this process, and is ended here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import glob
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from multiprocessing import resource_tracker  # noqa: F401  # imported once, for all workers
+
+import numpy as np  # noqa: F401  # likewise
+import psutil
+
+from ..protocol.connection import Connection, close_all
+from ..system.owner import watch
+from . import worker_main
+from .ending import PATIENCE, become_subreaper, has_ended, tell
+from .launcher import hash_seed, ignore_interrupts, in_forked_child
+
+__all__ = ["main"]
+
+PR_SET_PDEATHSIG = 1
+
+# Seconds in which workers end with their consumer, and all that they have started.
+WORKER_SECONDS = 0.3
+END_SECONDS = 1.0
+
+LOOK_SECONDS = 0.05  # between two looks whether what was told to end has
+
+
+def main(descriptor: int) -> None:
+    """Serve until the consumer is gone."""
+    ignore_interrupts()
+    become_subreaper()
+    hash_seed()  # that of this process, which its workers are to have as well
+    forkserver = Forkserver(Connection(socket.socket(fileno=descriptor)))
+    with contextlib.suppress(EOFError, OSError):
+        forkserver.serve()
+    with contextlib.suppress(Exception):
+        forkserver.end_all()
+    os._exit(0)
+
+
+class Forkserver:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._consumer = watch(os.getppid())
+        self._poll = select.poll()
+        self._poll.register(connection.socket, select.POLLIN)
+        if self._consumer is not None:
+            self._poll.register(self._consumer, select.POLLIN)
+        self._workers: set[int] = set()  # which the consumer has not asked to reap yet
+        self._watched: set[int] = set()  # descriptors of those that run
+        self._statuses: dict[int, str] = {}  # of those that were reaped: an answer may come too late
+        self._told: dict[int, float] = {}  # when inherited processes were told to end
+
+    def serve(self) -> None:
+        """Answer until the connection ends, or the consumer does."""
+        looks = False  # whether dead workers may have left something
+        while True:
+            ready = {found for found, _ in self._poll.poll(1000 * LOOK_SECONDS if looks else None)}
+            if self._consumer in ready:
+                break
+            for died in ready & self._watched:
+                self._poll.unregister(died)
+                self._watched.remove(died)
+                os.close(died)
+                looks = True
+            if self._connection.socket.fileno() in ready:
+                self._answer()
+            if looks:
+                looks = self._end_inherited()
+
+    def _answer(self) -> None:
+        received = self._connection.receive()
+        assert received is not None
+        message, (answers, *descriptors) = received
+        question, _, argument = message.decode().partition(" ")
+        if question == "fork":
+            try:
+                answer = str(self._fork(answers, descriptors))
+            except OSError as error:
+                answer = f"fork failed: {error}"
+            finally:
+                close_all(descriptors)
+        else:
+            answer = self._reap(int(argument))
+        asker = Connection(socket.socket(fileno=answers))
+        with contextlib.closing(asker), contextlib.suppress(OSError):  # it no longer wants to know
+            asker.send(answer.encode())
+
+    def _fork(self, answers: int, descriptors: list[int]) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if not pid:
+            self._connection.close()
+            os.close(answers)
+            close_all(list(self._watched))
+            if self._consumer is not None:
+                os.close(self._consumer)
+            in_forked_child(lambda: _run(parent, *descriptors))
+        self._workers.add(pid)
+        self._statuses.pop(pid, None)  # of an earlier one with that number
+        with contextlib.suppress(OSError):  # without a descriptor, what it leaves is found later
+            watched = watch(pid)
+            if watched is not None:
+                self._watched.add(watched)
+                self._poll.register(watched, select.POLLIN)
+        return pid
+
+    def _reap(self, pid: int) -> str:
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return self._statuses.get(pid, "0")
+        if not ended:
+            return "running"
+        self._workers.discard(pid)
+        self._statuses[pid] = str(os.waitstatus_to_exitcode(status))
+        return self._statuses[pid]
+
+    def _end_inherited(self) -> bool:
+        """End what dead workers have left; return whether one has to look again."""
+        left = [pid for pid in _children() if pid not in self._workers and not has_ended(pid)]
+        now = time.monotonic()
+        for pid in left:
+            first = self._told.setdefault(pid, now)
+            if first == now or now - first > PATIENCE:
+                with contextlib.suppress(psutil.Error):
+                    tell(psutil.Process(pid), signal.SIGTERM if first == now else signal.SIGKILL)
+        self._told = {pid: self._told[pid] for pid in left}
+        return bool(left)
+
+    def end_all(self) -> None:
+        """End the workers that are left, and what they have started."""
+        started = time.monotonic()
+        while children := _children():
+            passed = time.monotonic() - started
+            if passed > END_SECONDS:
+                break
+            for pid in self._workers & set(children):
+                if not has_ended(pid) and passed > WORKER_SECONDS:  # it has seen the end of its consumer
+                    os.kill(pid, signal.SIGKILL)
+            self._end_inherited()
+            time.sleep(LOOK_SECONDS / 10)
+
+
+def _children() -> list[int]:
+    """Return the children of this process, also those that have ended and were not reaped."""
+    try:
+        lists = [open(path).read() for path in glob.glob("/proc/self/task/*/children")]  # noqa: SIM115
+    except OSError:
+        lists = []
+    if lists:
+        return [int(pid) for pids in lists for pid in pids.split()]
+    try:
+        return [child.pid for child in psutil.Process().children()]
+    except psutil.Error:
+        return []
+
+
+def _run(parent: int, connection: int, wakeup: int) -> None:
+    # The kernel kills the worker when the forkserver ends, also if it is stuck in compiled code.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    worker_main.main(connection, wakeup)

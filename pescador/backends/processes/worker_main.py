@@ -1,0 +1,120 @@
+"""What a worker process runs: it takes on what its consumer is like, and then obeys it.
+
+The main thread obeys commands and runs generators (see :mod:`.process_worker`). One more thread only
+waits: for the consumer to end, upon which it ends this process, and for the *wakeup*, which the consumer
+rings when it has waited for a stream for a while: then what is packed of it is sent, with all the rest,
+even if the main thread is inside a generator that takes its time. So an item is never kept from a consumer
+that waits for it, and no time is spent on that while the consumer is busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from array import array
+from multiprocessing import current_process
+from typing import NoReturn
+
+from ...memory import allocate_with
+from ..protocol import messages, script
+from ..protocol.connection import Connection
+from ..protocol.errors import start_thread
+from ..protocol.transport import Sender
+from ..system.owner import is_dead, parse, this_owner, watch
+from ..worker.process_loop import ProcessLoop
+from .ending import become_subreaper, exit_now, exit_orderly, ignore_shared_memory
+from .launcher import hash_seed, ignore_interrupts
+from .stacks import report_to
+
+__all__ = ["main"]
+
+
+def main(connection_descriptor: int, wakeup: int) -> NoReturn:
+    """Run a worker in this process, which does nothing else, until it is told to stop; then end it."""
+    ignore_interrupts()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    become_subreaper()
+    ignore_shared_memory()
+    hash_seed()  # before the environment is that of the consumer
+    code = 1
+    connection = Connection(socket.socket(fileno=connection_descriptor))
+    try:
+        _work(connection, wakeup)
+        code = 0
+    except (EOFError, ConnectionError):  # the consumer is gone, most likely
+        pass
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        connection.close()  # first, for exit functions may take long
+        allocate_with(None)
+        exit_orderly(code)
+
+
+def _work(connection: Connection, wakeup: int) -> None:
+    try:
+        received = connection.receive()
+        assert received is not None
+        message, descriptors = received
+        running = report_to(descriptors[0]) if descriptors else None  # first, for what follows may hang
+        setup = pickle.loads(message)
+        consumer = _watch(setup["consumer"])
+        script.install(*setup["script"])
+        current_process().authkey = setup["authkey"]
+        setup["world"].enter()
+        make_sender, options = setup["transport"]
+        sender: Sender = make_sender(connection, **options)
+        loop = ProcessLoop(connection, sender)
+        if running is not None:
+            loop.running = running
+        loop.probe()
+        allocate_with(loop.allocate_array)
+        _listen(loop, consumer, wakeup)
+        try:
+            loop.run()
+        finally:
+            loop.close()
+    except BaseException:
+        words = traceback.format_exc()[-8000:]
+        with contextlib.suppress(OSError, EOFError):
+            connection.send_reading(messages.LAST_WORDS + words.encode(errors="replace"))
+        raise
+
+
+def _watch(token: str) -> int | None:
+    """Return what tells of the end of the consumer; None where the ends of connection and wakeup must do."""
+    consumer = parse(token)
+    if consumer is None or consumer.pid_namespace != this_owner().pid_namespace:
+        return None  # its number is that of another process here
+    descriptor = watch(consumer.pid)
+    if is_dead(consumer):  # then the descriptor may be of a process that came to its number
+        raise EOFError
+    return descriptor
+
+
+def _listen(loop: ProcessLoop, consumer: int | None, wakeup: int) -> None:
+    """Start the thread that waits for the wakeup and for the end of the consumer."""
+    poll = select.poll()
+    poll.register(wakeup, select.POLLIN)
+    if consumer is not None:
+        poll.register(consumer, select.POLLIN)
+
+    def listen() -> None:
+        rung: set[int] = set()
+        while True:
+            # When the main thread is about to send anyway, look again a millisecond later whether it did.
+            for descriptor, _ in poll.poll(1 if rung else None):
+                # The consumer alone holds the other end of the wakeup; its end is that of the consumer.
+                if descriptor == consumer or not (numbers := os.read(wakeup, 4096)):
+                    exit_now(1)
+                rung.update(array("Q", numbers))
+            rung = {number for number in rung if not loop.answer(number)}
+
+    start_thread(threading.Thread(target=listen, name="pescador-listener", daemon=True))

@@ -1,0 +1,1 @@
+"""What a consumer and its workers say to each other."""

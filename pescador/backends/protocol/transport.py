@@ -1,0 +1,157 @@
+"""How records, the bodies of large items, get from a worker process to the consumer.
+
+A transport has two halves: the worker puts records where its :class:`Sender` says, and sends messages
+that refer to them; the consumer's :class:`Receiver` gives the memory of each, and keeps account of those
+that are no longer used, of which the worker is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from ..system.shared_memory import Bytes
+from .codec import Record
+from .connection import MAX_MESSAGE, Connection
+from .messages import NOWHERE, AnyExtent, Extent
+
+__all__ = ["MAX_EXTENTS", "Receiver", "Sender"]
+
+MAX_EXTENTS = 256  # that the worker is told of in one message
+
+
+class Sender(ABC):
+    """The worker's half of a transport.
+
+    Attributes
+    ----------
+    given_out : dict
+        The arrays of :meth:`allocate_array` that were not sent yet.
+    small_bytes : int
+        Items up to this size are packed into messages; a record of its own costs a larger one less.
+    pending_bytes : int
+        So much of small items is packed at most.
+    """
+
+    small_bytes = 1 << 14
+    pending_bytes = 1 << 15
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.given_out: dict[int, Extent] = {}
+
+    @abstractmethod
+    def allocate(self, n_bytes: int) -> Record | None:
+        """Return memory for a record; None if there is no room."""
+
+    @abstractmethod
+    def allocate_apart(self, n_bytes: int) -> Record:
+        """Return memory for a record where there is no room."""
+
+    def allocate_pending(self) -> Record | None:
+        """Return `pending_bytes` for the bodies of small items; None if the message had better hold them."""
+        return None
+
+    @abstractmethod
+    def free(self, extents: Iterable[AnyExtent]) -> None:
+        """Take back memory of records that the consumer no longer needs."""
+
+    def prepare(self) -> None:
+        """Reserve what can be reserved before the first item; raise PescadorError if it is not there."""
+
+    def allocate_array(self, n_bytes: int) -> Bytes | None:
+        """Return memory for an array of the generator, which is sent as it is; None if there is none."""
+        return None
+
+    def give(self, array: Any) -> Extent:
+        """Return the record that an array is, and leave it to the consumer; NOWHERE if it is none."""
+        return NOWHERE
+
+    def has_room_for(self, extents: Iterable[Extent]) -> bool:
+        """Return whether there is room for the arrays of one more item like the one with these records.
+
+        If there is not, it is better to wait than to begin that item.
+        """
+        return True
+
+    def try_send(self, message: bytes, extents: list[Extent]) -> bool:
+        """Send a message and the records it refers to; return False if that must wait."""
+        if len(message) > MAX_MESSAGE and self.connection.flush():
+            self.connection.send(
+                message
+            )  # what has no room of it is queued, and nothing else before it is sent
+            return True
+        return self.connection.try_send(message)
+
+    def wait_to_send(self) -> None:
+        """Wait until there may be room to send, or a command is there."""
+        self.connection.wait(writable=True)
+
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class Receiver(ABC):
+    """The consumer's half of a transport.
+
+    Attributes
+    ----------
+    n_released : int
+        Bytes of records that were released and of which the worker was not told yet.
+    release_bound : float
+        How many of them there may be: a worker that waits for room should hear of it while there is
+        still something to do here.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.n_released = 0
+        self.release_bound = math.inf
+        self._released: deque[AnyExtent] = deque()
+
+    @abstractmethod
+    def receive(self) -> tuple[bytes, list[int]] | None:
+        """Return a message and its file descriptors if there is one; EOFError if there never will be."""
+
+    @abstractmethod
+    def wait(self, timeout: int) -> bool:
+        """Wait for a message or the death of the worker, so many milliseconds; False if none came.
+
+        What is queued for the worker is sent meanwhile, when there is room.
+        """
+
+    @abstractmethod
+    def view(self, extent: AnyExtent) -> Bytes:
+        """Return the memory of a record, which is released when it is no longer used."""
+
+    def release(self, extent: AnyExtent) -> None:
+        """Take note that a record is no longer needed."""
+        self._released.append(extent)
+        self.n_released += extent[2]
+
+    def collect(self) -> None:
+        """Release the records of which the last user is gone, if they were not yet."""
+
+    def take_released(self) -> list[AnyExtent]:
+        """Return records that were released and of which the worker was not told yet."""
+        extents: list[AnyExtent] = []
+        with contextlib.suppress(IndexError):  # another thread was faster
+            extents.extend(self._released.popleft() for _ in range(min(len(self._released), MAX_EXTENTS)))
+        n_bytes = sum(extent[2] for extent in extents)
+        self.n_released -= n_bytes  # read only now, for another thread may have added to it
+        return extents
+
+    def adopt(self, announcement: Any, descriptor: int) -> None:
+        """Take a segment that the worker announced."""
+        raise NotImplementedError
+
+    def drop(self, number: int) -> None:
+        """Give up a segment that the worker no longer uses."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release what is held."""

@@ -1,0 +1,58 @@
+"""What a worker process takes over from its consumer, at each opening: its surroundings, and seeds.
+
+What is not named here is that of a new interpreter: filters of warnings, locale, logging, NumPy's error
+state, and whatever was set in other modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...seeding import Seed
+from ..processes.launcher import search_path
+
+__all__ = ["World", "seed_globals"]
+
+
+@dataclass
+class World:
+    """The surroundings of a process, as they are when this is made."""
+
+    path: list[str] = field(default_factory=search_path)
+    argv: list[str] = field(default_factory=lambda: list(sys.argv))
+    environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    folder: str = field(default_factory=lambda: _folder())
+
+    def enter(self) -> None:
+        """Make them those of this process."""
+        sys.path[:] = self.path
+        sys.argv[:] = self.argv
+        if self.environ != os.environ:
+            os.environ.clear()
+            os.environ.update(self.environ)
+        with contextlib.suppress(OSError):
+            os.chdir(self.folder)
+
+
+def seed_globals(seed: Seed) -> None:
+    """Seed the generators of this process that streams use which know no other."""
+    words = seed.generator().integers(2**32, size=4, dtype=np.uint32)
+    np.random.seed(words)  # noqa: NPY002  # its global state is what this is about
+    random.seed(words.tobytes())
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(int.from_bytes(words[:2].tobytes(), sys.byteorder))
+
+
+def _folder() -> str:
+    """Return the working directory; the root if it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return os.sep

@@ -1,0 +1,1 @@
+"""In processes, arrays through shared memory."""

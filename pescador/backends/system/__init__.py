@@ -1,0 +1,1 @@
+"""What the machine gives: who owns a process, shared memory, orphans."""

@@ -1,0 +1,1 @@
+"""What runs in a worker: its loop, what it sends, and recipes that came."""

@@ -1,0 +1,276 @@
+"""The loop of a worker: obeys commands, and runs the generators of its streams in turn.
+
+Commands are tuples: ``open``, ``credit`` and ``close`` for a stream, ``stop`` for the worker; a kind of
+worker may add its own. They are looked for between two slices of work, and waited for when no stream
+has credits left. A stream runs for one slice (some items, or a fraction of a millisecond), then the
+next one that has credits does, or the one for which the consumer has waited for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+
+from ...core import Streamer
+from ...exceptions import DataError, PescadorError
+from ...opening import Context
+from ...seeding import Seed
+from ..protocol.errors import describe_error
+
+__all__ = ["Stop", "Unsendable", "WorkerLoop", "WorkerStream"]
+
+SLICE_ITEMS = 32
+SLICE_SECONDS = 200e-6
+
+# Where slices take less, the turn of a stream that is waited for comes soon enough.
+URGENT_SECONDS = 2e-3
+
+
+class Stop(BaseException):
+    """Raised where the worker is when it is told to stop."""
+
+
+class Unsendable(Exception):  # noqa: N818  # the error is its cause
+    """Raised from what is wrong with an item that cannot be encoded."""
+
+
+class WorkerStream:
+    """The worker's end of one open stream."""
+
+    __slots__ = ("credits", "is_new", "is_open", "is_ready", "iterator", "left", "number")
+
+    def __init__(
+        self, number: int, iterator: Generator[Any, None, None], left: int | None, n_credits: int
+    ) -> None:
+        self.number = number
+        self.iterator = iterator
+        self.left = left  # items until max_iter is reached; None if there is no bound
+        self.credits = n_credits  # items it may produce until it must wait
+        self.is_open = True
+        self.is_new = True  # it has not run yet
+        self.is_ready = False  # it is in the queue of those that may run
+
+
+class WorkerLoop(ABC):
+    """Runs streams until it is told to stop."""
+
+    def __init__(self) -> None:
+        self._streams: dict[int, WorkerStream] = {}
+        self._ready: deque[WorkerStream] = deque()  # those that have credits
+        self.waited = 0.0  # seconds
+        self.urgent = 0  # the number of the stream that the consumer waits for
+        self._last_slice = 0.0  # seconds
+        # The number of the stream whose generator runs, 0 if none does; a consumer that gives up waiting
+        # looks at it.
+        self.running: memoryview | list[int] = [0]
+
+    @abstractmethod
+    def next_command(self, block: bool) -> tuple[Any, ...] | None:
+        """Return the next command, None if there is none and `block` is false."""
+
+    @abstractmethod
+    def load(self, recipe: Any) -> Streamer[Any]:
+        """Return the stream that a recipe describes."""
+
+    @abstractmethod
+    def send(self, number: int, item: Any) -> None:
+        """Send an item, perhaps together with later ones.
+
+        Raises
+        ------
+        Unsendable
+            If the item cannot be encoded.
+        """
+
+    @abstractmethod
+    def send_end(self, number: int) -> None:
+        """Tell that a stream has ended."""
+
+    @abstractmethod
+    def send_failure(self, number: int, error: BaseException) -> None:
+        """Tell that a stream raised."""
+
+    def flush(self) -> None:
+        """Send what was kept to be sent together."""
+
+    def probe(self) -> None:
+        """Have :meth:`send` take an item that nobody else refers to; called before any stream is opened.
+
+        So it learns how many references there are to such an item, and to what is in it, see
+        :mod:`.ownership`. The array is a view, to count those to what it views as well.
+        """
+
+        def source() -> Generator[Any, None, None]:
+            yield {"x": np.ndarray(8, np.uint8, np.zeros(8, np.uint8))}
+
+        self._run_slice(WorkerStream(0, source(), None, 1), 1)
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        try:
+            while True:
+                self.obey_commands(block=not self._ready)
+                if self._ready:
+                    stream = self._next_stream()
+                    begins, stream.is_new = stream.is_new, False
+                    if begins:  # a generator may take long to begin
+                        self.flush()
+                    self.running[0] = stream.number
+                    started = time.perf_counter()
+                    self._run_slice(stream, 1 if begins else SLICE_ITEMS)
+                    self._last_slice = time.perf_counter() - started
+                    self.running[0] = 0
+                    # A consumer that has nothing else to come waits for the first item: it must not be lost
+                    # should the worker die while it makes the second one.
+                    if begins and len(self._streams) <= 1:
+                        self.flush()
+                    self._enqueue(stream)
+        except Stop:
+            pass
+        finally:
+            self._close_all()
+
+    def _next_stream(self) -> WorkerStream:
+        """Return the stream that is to run, which is in the queue no more."""
+        stream = self._streams.get(self.urgent) if self._last_slice > URGENT_SECONDS else None
+        # One that begins has to take its turn: that may last, and others may soon have nothing left.
+        if stream is not None and stream.is_ready and not stream.is_new:
+            self._ready.remove(stream)
+            self.urgent = 0
+        else:
+            stream = self._ready.popleft()
+        stream.is_ready = False
+        return stream
+
+    def obey_commands(self, block: bool) -> None:
+        """Obey all commands that came; if `block`, wait for one first."""
+        if block:
+            self.flush()
+            started = time.perf_counter()
+            command = self.next_command(block=True)
+            self.waited += time.perf_counter() - started
+        else:
+            command = self.next_command(block=False)
+        while command is not None:
+            self.obey(*command)
+            command = self.next_command(block=False)
+
+    def obey(self, name: str, *arguments: Any) -> None:
+        """Obey one command."""
+        getattr(self, "obey_" + name)(*arguments)
+
+    def obey_stop(self) -> None:
+        """End the worker."""
+        raise Stop
+
+    def obey_open(self, number: int, recipe: Any, seed: Seed, max_iter: int | None, n_credits: int) -> None:
+        """Open a stream."""
+        try:
+            iterator = self.load(recipe).open(Context(seed), max_iter)
+        except BaseException as error:
+            self.send_failure(number, error)
+            self.flush()
+            return
+        stream = self._streams[number] = WorkerStream(number, iterator, max_iter, n_credits)
+        self._enqueue(stream)
+
+    def obey_credit(self, number: int, n_credits: int) -> None:
+        """Let a stream produce more items."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            stream.credits += n_credits
+            self._enqueue(stream)
+
+    def obey_close(self, number: int) -> None:
+        """Close a stream that its consumer gave up."""
+        stream = self._streams.get(number)
+        if stream is not None:
+            self._forget(stream)
+            self._close(stream)
+
+    def _run_slice(self, stream: WorkerStream, n_items: int) -> None:
+        deadline = time.perf_counter() + SLICE_SECONDS
+        number, iterator, send = stream.number, stream.iterator, self.send
+        for _ in range(min(stream.credits, n_items)):
+            try:
+                item = next(iterator)
+            except StopIteration:
+                self._forget(stream)
+                self.send_end(number)
+                break
+            except BaseException as error:
+                self._fail(stream, error)
+                break
+            stream.credits -= 1
+            try:
+                send(number, item)  # may obey commands, and so close this very stream
+            except Unsendable as error:
+                self._fail(stream, self._unsendable(item, error))
+                break
+            except PescadorError as error:  # there is no memory to send it
+                self._fail(stream, error)
+                break
+            del item
+            if not stream.is_open:
+                break
+            if stream.left is not None:
+                stream.left -= 1
+                if not stream.left:
+                    self._finish(stream)
+                    break
+            if time.perf_counter() > deadline:
+                break
+
+    def _enqueue(self, stream: WorkerStream) -> None:
+        if stream.is_open and stream.credits and not stream.is_ready:
+            stream.is_ready = True
+            self._ready.append(stream)
+
+    def _finish(self, stream: WorkerStream) -> None:
+        """End a stream that has given all items it was asked for."""
+        self._forget(stream)
+        try:
+            stream.iterator.close()
+        except BaseException as error:
+            self.send_failure(stream.number, error)
+        else:
+            self.send_end(stream.number)
+
+    def _fail(self, stream: WorkerStream, error: BaseException) -> None:
+        self._forget(stream)
+        self.send_failure(stream.number, error)
+        self._close(stream)
+
+    @staticmethod
+    def _close(stream: WorkerStream) -> None:
+        # Whatever it raises, there is nobody left to tell, and other streams run here.
+        with contextlib.suppress(BaseException):
+            stream.iterator.close()
+
+    def _forget(self, stream: WorkerStream) -> None:
+        stream.is_open = False
+        self._streams.pop(stream.number, None)
+        if stream.is_ready:
+            self._ready.remove(stream)
+
+    def _close_all(self) -> None:
+        for stream in list(self._streams.values()):
+            self.obey_close(stream.number)
+
+    @staticmethod
+    def _unsendable(item: Any, unsendable: Unsendable) -> DataError:
+        from ...describe import describe  # only needed when something went wrong
+
+        error = unsendable.__cause__
+        failure = DataError(
+            f"an item cannot be sent to the consumer: {describe(item)}: {describe_error(error)}. "
+            "Yield arrays or objects that can be pickled, or use backend='thread'"
+        )
+        failure.__cause__ = error
+        return failure

@@ -1,0 +1,84 @@
+"""What a worker has encoded and not sent yet, to be sent together."""
+
+from __future__ import annotations
+
+from ..protocol import messages
+from ..protocol.messages import NOWHERE, Extent
+
+__all__ = ["Pending"]
+
+_NO_RUN = (0, 0, 0)
+
+_pack_entry = messages.ENTRY.pack
+
+
+class Pending:
+    """Entries of one message, see :mod:`.wire`.
+
+    Attributes
+    ----------
+    bodies : list of bytes
+        Those of small items.
+    n_bytes : int
+        Their size.
+    extents : list of Extent
+        The records of large items.
+    n_record_bytes : int
+        Their size, and that of scattered items.
+    n_items : int
+        Number of items.
+    streams : set of int
+        Numbers of the streams that they are of.
+    """
+
+    __slots__ = (
+        "_entries", "_n_run", "_run", "bodies", "extents", "n_bytes", "n_items", "n_record_bytes", "streams"
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._entries: list[bytes] = []
+        self._run = _NO_RUN  # stream, schema and size of the small items that have no entry yet
+        self._n_run = 0  # how many they are
+        self.bodies: list[bytes] = []
+        self.n_bytes = 0
+        self.extents: list[Extent] = []
+        self.n_record_bytes = 0
+        self.n_items = 0
+        self.streams: set[int] = set()
+
+    def add(self, stream: int, schema: int, body: bytes) -> None:
+        """Add a small item, or the end of a stream."""
+        n_bytes = len(body)
+        run = (stream, schema, n_bytes)
+        if run != self._run:
+            if self._n_run:
+                self._end_run()
+            self._run = run
+            self.streams.add(stream)
+        self._n_run += 1
+        self.bodies.append(body)
+        self.n_bytes += n_bytes
+        self.n_items += 1
+
+    def add_record(self, stream: int, schema: int, extent: Extent) -> None:
+        """Add a large item."""
+        if self._n_run:
+            self._end_run()
+        segment, offset, n_bytes = extent
+        self._entries.append(_pack_entry(stream, schema, 1, 0, segment, offset, n_bytes))
+        self.streams.add(stream)
+        self.extents.append(extent)
+        self.n_record_bytes += n_bytes
+        self.n_items += 1
+
+    def _end_run(self) -> None:
+        stream, schema, n_bytes = self._run
+        self._entries.append(messages.ENTRY.pack(stream, schema, self._n_run, n_bytes, *NOWHERE))
+        self._run, self._n_run = _NO_RUN, 0
+
+    def message(self, waited: float, copied: int, bodies: Extent = NOWHERE) -> bytes:
+        """Return the message, with the bodies in it if they are not elsewhere."""
+        if self._n_run:
+            self._end_run()
+        header = messages.HEADER.pack(messages.ITEMS, len(self._entries), waited, copied, *bodies)
+        return b"".join([header, *self._entries, *(self.bodies if bodies is NOWHERE else ())])

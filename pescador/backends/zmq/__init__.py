@@ -1,0 +1,1 @@
+"""In processes, everything through a ZeroMQ socket."""
