@@ -1,0 +1,38 @@
+"""The files about the project agree with each other, and what they name exists."""
+
+import re
+
+import pytest
+
+import pescador
+
+from .kinds import ROOT
+
+VERSIONS = {
+    "pyproject.toml": r'^version = "(.+)"$',
+    "CITATION.cff": r"^version: (.+)$",
+    "CHANGELOG.md": r"^## (\S+)",
+}
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_the_version_is_the_same_everywhere(name):
+    found = re.search(VERSIONS[name], text(name), flags=re.MULTILINE)
+    assert found
+    assert found[1] == pescador.__version__
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", ".github/pull_request_template.md"])
+def test_files_that_are_named_exist(name):
+    paths = re.findall(r"(?<![\w./-])(?:[\w.-]+/)+[\w-]+\.(?:md|py|toml|yml)\b", text(name))
+    paths += re.findall(r"(?<![\w./-])(?:[A-Z]+\.(?:cff|md)|\.ci/run|pyproject\.toml)\b", text(name))
+    assert paths
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_ci_runs_what_contributors_run():
+    assert "      - run: .ci/run\n" in text(".github/workflows/ci.yml")
