@@ -22,7 +22,7 @@ import psutil
 
 from . import backends
 from .backends.processes.launcher import START_METHODS, interpreter_environment, python_command
-from .backends.shm.backend import MAX_RING_BYTES
+from .backends.shm.sender import MAX_RING_BYTES
 from .backends.system import orphans, shared_memory
 from .core import Streamer
 from .interrupts import interrupts_held

@@ -13,12 +13,16 @@ import threading
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from ..core import Streamer
 from ..seeding import Seed
-from .base import Backend, Pool
-from .consumer.pool import End, Failure, RemoteStream, WorkerHandle, WorkerPool, in_slices
+from .base import Backend, Pool, WorkerStats
+from .consumer.pool import WorkerPool
+from .consumer.remote_stream import End, Failure, RemoteStream
+from .consumer.waiting import in_slices
+from .consumer.worker_handle import State, WorkerHandle
 from .protocol.errors import start_thread
 from .worker.loop import Unsendable, WorkerLoop
 from .worker.ownership import Ownership
@@ -38,13 +42,12 @@ class ThreadBackend(Backend):
         return _ThreadPool([_ThreadHandle(timeout, stall_timeout) for _ in range(n_workers)])
 
 
-class _ThreadPool(WorkerPool):
+class _ThreadPool(WorkerPool["_ThreadHandle"]):
     def end_workers(self) -> None:
         for worker in self.workers:
             worker.command("stop")
         started = time.monotonic()
         for worker in self.workers:
-            assert isinstance(worker, _ThreadHandle)
             worker.join(started)
 
 
@@ -53,7 +56,8 @@ class _ThreadHandle(WorkerHandle):
 
     The thread appends to the queues itself, and wakes whoever waits. A waiter announces itself before
     it looks at its queue, and the thread looks for a waiter after it has appended, so one of them sees
-    the other.
+    the other. Waiters also write into the loop which stream they want; the loop reads that when it chooses
+    what to run next.
     """
 
     def __init__(self, timeout: float | None, stall_timeout: float | None) -> None:
@@ -66,14 +70,14 @@ class _ThreadHandle(WorkerHandle):
     def open(self, stream: RemoteStream[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
         super().open(stream, recipe, seed, max_iter)
         with self._starting:
-            if self._thread is None and not self.closed:
+            if self._thread is None and self.state is State.RUNNING:
                 # A daemon: a generator that never returns must not keep the interpreter from ending.
                 thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
                 start_thread(thread)
                 self._thread = thread  # only now, for another thread may close the pool, and join it
 
     def command(self, name: str, *arguments: Any) -> None:
-        self._loop.commands.put((name, *arguments))
+        self._loop.inbox.put((name, *arguments))
 
     def wait(self, stream: RemoteStream[Any]) -> None:
         started = time.perf_counter()
@@ -81,7 +85,7 @@ class _ThreadHandle(WorkerHandle):
             self._n_waiting += 1
             try:
                 while self._lacks(stream):
-                    self._loop.urgent = stream.number
+                    self._loop.wanted = stream.number
                     quiet_since = time.perf_counter()
                     if not in_slices(
                         lambda seconds: self._changed.wait(seconds) or not self._lacks(stream),
@@ -91,9 +95,6 @@ class _ThreadHandle(WorkerHandle):
             finally:
                 self._n_waiting -= 1
         stream.waited += time.perf_counter() - started
-
-    def read(self, timeout: float | None, number: int) -> bool:
-        raise NotImplementedError("the thread writes into the queues itself")
 
     def put(self, number: int, entry: Any) -> None:
         """Append to the queue of a stream. Called by the worker thread."""
@@ -108,8 +109,8 @@ class _ThreadHandle(WorkerHandle):
             with self._changed:
                 self._changed.notify_all()
 
-    def fail(self, make_error: Any) -> None:
-        super().fail(make_error)
+    def end(self, state: State, make_error: Callable[[], BaseException]) -> None:
+        super().end(state, make_error)
         self.wake()
 
     def end_stalled(self) -> tuple[int, str, str]:
@@ -122,7 +123,7 @@ class _ThreadHandle(WorkerHandle):
         )
         return self._loop.running[0], "a worker thread", words
 
-    def stats(self) -> Any:
+    def stats(self) -> WorkerStats:
         self.statistics.worker_wait = self._loop.waited
         self.statistics.copied = self._loop.ownership.copied
         return super().stats()
@@ -159,14 +160,14 @@ def _joined(thread: threading.Thread, seconds: float) -> bool:
 class _ThreadLoop(WorkerLoop):
     def __init__(self, handle: _ThreadHandle) -> None:
         super().__init__()
-        self.commands: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._handle = handle
         self.ownership = Ownership()
         self.probe()
 
     def next_command(self, block: bool) -> tuple[Any, ...] | None:
         try:
-            return self.commands.get(block)
+            return self.inbox.get(block)
         except queue.Empty:
             return None
 
@@ -179,6 +180,8 @@ class _ThreadLoop(WorkerLoop):
         except Exception as error:  # there is no memory for a copy, most likely
             raise Unsendable from error
         self._handle.put(number, item)
+        if number == self.wanted:
+            self.wanted = None
 
     def send_end(self, number: int) -> None:
         self._handle.put(number, End)

@@ -7,8 +7,8 @@ import pytest
 
 from pescador import ParallelStreamer, Streamer, WorkerError
 from pescador.backends.protocol import messages
-from pescador.backends.shm import backend as shm
-from pescador.backends.zmq import backend as zmq
+from pescador.backends.shm.receiver import RingReceiver
+from pescador.backends.zmq.receiver import ZMQReceiver
 
 from ..kinds import KINDS, PROCESSES, every_process, process_backends
 from .scripts import run
@@ -178,7 +178,7 @@ def test_a_command_that_may_be_lost_to_ctrl_c_is_not_missing_in_silence(backend,
 
 @process_backends
 def test_a_message_that_is_lost_to_ctrl_c_is_not_missing_in_silence(backend, monkeypatch):
-    receiver = {"shm": shm.RingReceiver, "zmq": zmq.ZMQReceiver}[backend]
+    receiver = {"shm": RingReceiver, "zmq": ZMQReceiver}[backend]
     receive = receiver.receive
 
     def interrupted(self):

@@ -12,6 +12,7 @@ import pytest
 
 from pescador import ParallelStreamer, PescadorError, RoundRobinMux, Streamer, backends
 from pescador.backends.consumer import process_pool
+from pescador.backends.consumer.process_handle import ProcessHandle
 from pescador.seeding import Seed
 
 from ..kinds import PATIENCE, Gone, every_background, every_process, process_backends, worker_pid
@@ -308,7 +309,7 @@ def test_a_signal_handler_may_close_what_is_being_opened(backend, slow_start):
 @pytest.mark.parametrize("n_interrupts", [1, 2])
 @pytest.mark.parametrize("place", ["end", "end_streams", "close"])
 def test_an_interrupted_close_may_be_repeated(backend, n_interrupts, place, monkeypatch):
-    owner = process_pool if place == "end" else process_pool._ProcessHandle
+    owner = process_pool if place == "end" else ProcessHandle
     original = getattr(owner, place)
     count = itertools.count(1)
 

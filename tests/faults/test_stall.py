@@ -140,7 +140,7 @@ def test_a_recipe_that_hangs_while_it_is_loaded(kind):
         pid = worker_pid(stream)
         message = stalls(stream)
         assert "It was starting, or loading, opening or closing a stream; open were Streamer(stuck" in message
-        assert "in obey_open" in message
+        assert "in _open" in message
         assert "in wait_for_an_event" in message
         assert gone([pid])
 

@@ -24,7 +24,7 @@ from pescador import (
     StochasticMux,
     Streamer,
 )
-from pescador.backends.consumer import process_pool
+from pescador.backends.consumer import process_handle
 from pescador.backends.worker.loop import SLICE_SECONDS
 
 from .test_laws_serial import leaves, muxes, trees
@@ -208,9 +208,8 @@ def in_turns(path, gate=None):
 def test_what_a_worker_keeps_for_one_thread_does_not_wait_for_what_another_waits_for(
     backend, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        process_pool, "WAKEUP_MILLISECONDS", 0
-    )  # so it was rung for the one before the other waits
+    # The worker is woken up for the one thread before the other one waits.
+    monkeypatch.setattr(process_handle, "WAKEUP_MILLISECONDS", 0)
     gate, count = tmp_path / "gate", tmp_path / "count"
     os.mkfifo(gate)
     with workers(backend, 1) as parallel:

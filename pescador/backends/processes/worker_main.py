@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 import traceback
-from array import array
 from multiprocessing import current_process
 from typing import NoReturn
 
@@ -26,7 +25,7 @@ from ...memory import allocate_with
 from ..protocol import messages, script
 from ..protocol.connection import Connection
 from ..protocol.errors import start_thread
-from ..protocol.transport import Sender
+from ..protocol.messages import WANT
 from ..system.owner import is_dead, parse, this_owner, watch
 from ..worker.process_loop import ProcessLoop
 from .ending import become_subreaper, exit_now, exit_orderly, ignore_shared_memory
@@ -69,11 +68,7 @@ def _work(connection: Connection, wakeup: int) -> None:
         script.install(*setup["script"])
         current_process().authkey = setup["authkey"]
         setup["world"].enter()
-        make_sender, options = setup["transport"]
-        sender: Sender = make_sender(connection, **options)
-        loop = ProcessLoop(connection, sender)
-        if running is not None:
-            loop.running = running
+        loop = ProcessLoop(connection, setup["make_sender"](connection), running)
         loop.probe()
         allocate_with(loop.allocate_array)
         _listen(loop, consumer, wakeup)
@@ -100,21 +95,24 @@ def _watch(token: str) -> int | None:
 
 
 def _listen(loop: ProcessLoop, consumer: int | None, wakeup: int) -> None:
-    """Start the thread that waits for the wakeup and for the end of the consumer."""
+    """Start the thread that listens to the wake-up pipe, and waits for the end of the consumer."""
     poll = select.poll()
     poll.register(wakeup, select.POLLIN)
     if consumer is not None:
         poll.register(consumer, select.POLLIN)
 
     def listen() -> None:
-        rung: set[int] = set()
+        want: tuple[int, ...] = ()
         while True:
             # When the main thread is about to send anyway, look again a millisecond later whether it did.
-            for descriptor, _ in poll.poll(1 if rung else None):
-                # The consumer alone holds the other end of the wakeup; its end is that of the consumer.
-                if descriptor == consumer or not (numbers := os.read(wakeup, 4096)):
+            for descriptor, _ in poll.poll(1 if want else None):
+                # The consumer alone holds the other end of the pipe; its end is that of the consumer.
+                if descriptor == consumer or not (wants := os.read(wakeup, WANT.size << 8)):
                     exit_now(1)
-                rung.update(array("Q", numbers))
-            rung = {number for number in rung if not loop.answer(number)}
+                want = WANT.unpack(
+                    wants[-WANT.size :]
+                )  # it was written in one piece; only the last one counts
+            if want and loop.wake_up(*want):
+                want = ()
 
     start_thread(threading.Thread(target=listen, name="pescador-listener", daemon=True))

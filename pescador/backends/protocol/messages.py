@@ -83,6 +83,9 @@ def flat(extents: Iterable[AnyExtent]) -> bytes:
     return array("Q", chain.from_iterable(extents)).tobytes()
 
 
+WANT: Final = struct.Struct("=QQ")
+"""What goes through a wake-up pipe: which stream the consumer wants, and how many messages had come."""
+
 _EXTENT: Final = struct.Struct("<IQQ")
 
 

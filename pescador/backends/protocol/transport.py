@@ -11,15 +11,16 @@ import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
+from ...exceptions import WorkerError
 from ..system.shared_memory import Bytes
 from .codec import Record
 from .connection import MAX_MESSAGE, Connection
 from .messages import NOWHERE, AnyExtent, Extent
 
-__all__ = ["MAX_EXTENTS", "Receiver", "Sender"]
+__all__ = ["MAX_EXTENTS", "Receiver", "Sender", "Transport"]
 
 MAX_EXTENTS = 256  # that the worker is told of in one message
 
@@ -145,13 +146,18 @@ class Receiver(ABC):
         self.n_released -= n_bytes  # read only now, for another thread may have added to it
         return extents
 
-    def adopt(self, announcement: Any, descriptor: int) -> None:
-        """Take a segment that the worker announced."""
-        raise NotImplementedError
-
-    def drop(self, number: int) -> None:
-        """Give up a segment that the worker no longer uses."""
-        raise NotImplementedError
+    def obey(self, message: bytes, descriptors: list[int]) -> None:
+        """Obey a message from the other half; descriptors that are left in the list are closed."""
+        raise WorkerError(f"a worker sent a message of the unknown kind {message[:1]!r}")
 
     def close(self) -> None:
         """Release what is held."""
+
+
+class Transport(NamedTuple):
+    """What makes the two halves of one worker's transport, each in the process to which it belongs."""
+
+    make_sender: Callable[[Connection], Sender]
+    """Called in the worker, to which it is pickled."""
+    make_receiver: Callable[[Connection, int | None], Receiver]
+    """Called in the consumer, with its end of the connection and what is readable once the worker is dead."""

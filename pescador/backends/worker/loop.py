@@ -1,9 +1,10 @@
 """The loop of a worker: obeys commands, and runs the generators of its streams in turn.
 
-Commands are tuples: ``open``, ``credit`` and ``close`` for a stream, ``stop`` for the worker; a kind of
-worker may add its own. They are looked for between two slices of work, and waited for when no stream
-has credits left. A stream runs for one slice (some items, or a fraction of a millisecond), then the
-next one that has credits does, or the one for which the consumer has waited for a while.
+A command is a tuple: its name and its arguments. There are ``open``, ``credit`` and ``close`` for a stream,
+and ``stop`` for the worker; a kind of worker may add others. They are looked for between two slices of work,
+and waited for when no stream has credits left. A stream runs for one slice (some items, or a fraction of a
+millisecond), then the next one that has credits does. Where slices take long, the stream that the consumer
+waits for comes first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ __all__ = ["Stop", "Unsendable", "WorkerLoop", "WorkerStream"]
 SLICE_ITEMS = 32
 SLICE_SECONDS = 200e-6
 
-# Where slices take less, the turn of a stream that is waited for comes soon enough.
+# Where slices take less, each stream has its turn soon enough, also the one that the consumer waits for.
 URGENT_SECONDS = 2e-3
 
 
@@ -37,7 +38,7 @@ class Stop(BaseException):
 
 
 class Unsendable(Exception):  # noqa: N818  # the error is its cause
-    """Raised from what is wrong with an item that cannot be encoded."""
+    """An item cannot be encoded. Its cause is the exception that encoding it raised."""
 
 
 class WorkerStream:
@@ -58,17 +59,38 @@ class WorkerStream:
 
 
 class WorkerLoop(ABC):
-    """Runs streams until it is told to stop."""
+    """Runs streams until it is told to stop.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    running : memoryview or list of one int, optional
+        Where the loop writes which stream's generator runs, by its number, 0 if none does. A consumer that
+        gives up waiting reads it; a memoryview is of memory that both processes have mapped.
+
+    Attributes
+    ----------
+    commands : dict
+        What obeys each command, by its name.
+    wanted : int or None
+        The number of the stream for which the consumer waits, 0 for any, None if it does not wait. Other
+        threads may set it, too, at any time: it is a hint, and one that comes too late costs some time only.
+    waited : float
+        Seconds in which no stream could run, because all were as far ahead as they may.
+    """
+
+    def __init__(self, running: memoryview | list[int] | None = None) -> None:
+        self.running: memoryview | list[int] = [0] if running is None else running
+        self.commands: dict[str, Callable[..., None]] = {
+            "stop": self._stop,
+            "open": self._open,
+            "credit": self._credit,
+            "close": self._close_number,
+        }
+        self.wanted: int | None = None
+        self.waited = 0.0
         self._streams: dict[int, WorkerStream] = {}
         self._ready: deque[WorkerStream] = deque()  # those that have credits
-        self.waited = 0.0  # seconds
-        self.urgent = 0  # the number of the stream that the consumer waits for
         self._last_slice = 0.0  # seconds
-        # The number of the stream whose generator runs, 0 if none does; a consumer that gives up waiting
-        # looks at it.
-        self.running: memoryview | list[int] = [0]
 
     @abstractmethod
     def next_command(self, block: bool) -> tuple[Any, ...] | None:
@@ -138,11 +160,11 @@ class WorkerLoop(ABC):
 
     def _next_stream(self) -> WorkerStream:
         """Return the stream that is to run, which is in the queue no more."""
-        stream = self._streams.get(self.urgent) if self._last_slice > URGENT_SECONDS else None
-        # One that begins has to take its turn: that may last, and others may soon have nothing left.
+        wanted = self.wanted
+        stream = self._streams.get(wanted) if wanted and self._last_slice > URGENT_SECONDS else None
+        # A stream that begins has to take its turn: to begin may last, and others may soon have nothing left.
         if stream is not None and stream.is_ready and not stream.is_new:
             self._ready.remove(stream)
-            self.urgent = 0
         else:
             stream = self._ready.popleft()
         stream.is_ready = False
@@ -163,14 +185,12 @@ class WorkerLoop(ABC):
 
     def obey(self, name: str, *arguments: Any) -> None:
         """Obey one command."""
-        getattr(self, "obey_" + name)(*arguments)
+        self.commands[name](*arguments)
 
-    def obey_stop(self) -> None:
-        """End the worker."""
+    def _stop(self) -> None:
         raise Stop
 
-    def obey_open(self, number: int, recipe: Any, seed: Seed, max_iter: int | None, n_credits: int) -> None:
-        """Open a stream."""
+    def _open(self, number: int, recipe: Any, seed: Seed, max_iter: int | None, n_credits: int) -> None:
         try:
             iterator = self.load(recipe).open(Context(seed), max_iter)
         except BaseException as error:
@@ -180,15 +200,13 @@ class WorkerLoop(ABC):
         stream = self._streams[number] = WorkerStream(number, iterator, max_iter, n_credits)
         self._enqueue(stream)
 
-    def obey_credit(self, number: int, n_credits: int) -> None:
-        """Let a stream produce more items."""
+    def _credit(self, number: int, n_credits: int) -> None:
         stream = self._streams.get(number)
         if stream is not None:
             stream.credits += n_credits
             self._enqueue(stream)
 
-    def obey_close(self, number: int) -> None:
-        """Close a stream that its consumer gave up."""
+    def _close_number(self, number: int) -> None:
         stream = self._streams.get(number)
         if stream is not None:
             self._forget(stream)
@@ -261,7 +279,7 @@ class WorkerLoop(ABC):
 
     def _close_all(self) -> None:
         for stream in list(self._streams.values()):
-            self.obey_close(stream.number)
+            self._close_number(stream.number)
 
     @staticmethod
     def _unsendable(item: Any, unsendable: Unsendable) -> DataError:

@@ -1,7 +1,21 @@
 """The loop of a worker process.
 
-It obeys commands and runs generators (see :mod:`.worker`). Small items are packed and sent together; large
-ones go where the transport puts them, and only their place is sent.
+It obeys commands and runs generators (see :mod:`.loop`). The bodies of large items go where the transport
+puts them. What is sent is a message with the small items, and with the places of the large ones; it stays
+*pending* until one of these holds:
+
+- it has as much as a message should hold, or is PENDING_SECONDS old when a slice of work ends;
+- no stream has credits left, so the loop is about to wait;
+- the consumer *wants* a stream of which something is pending.
+
+A consumer says what it wants before it sleeps, by a command, which the main thread sees when a slice ends;
+then what comes first will wake it. When it has slept for a while, a generator may have been running for as
+long. Then it says so again, through the wake-up pipe, which a thread of this worker listens to: that thread
+sends what is pending at once (:meth:`ProcessLoop.wake_up`), or has the main thread send the next item of that
+stream as soon as it is made. Both ways carry the same: the number of the stream, 0 for any, and how many
+messages had come by then. If more were sent, one is under way, which will wake the consumer: it wants nothing
+of this worker before it has seen that one. To wake it for something else would cost more time than its items
+are worth.
 """
 
 from __future__ import annotations
@@ -18,7 +32,6 @@ import numpy as np
 
 from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
-from ...seeding import Seed
 from ..protocol import messages
 from ..protocol.codec import Encoder, Layout, Record, Schema
 from ..protocol.connection import Backoff, Connection, Ended, close_all
@@ -36,44 +49,52 @@ __all__ = ["ProcessLoop"]
 
 T = TypeVar("T")
 
-# A pack is sent when it holds so much, or as much as the transport says, or is so old. Of large items it
-# holds half of what streams may be ahead, for with more nothing would be made while it is under way. While
-# the consumer waits for a stream of which the pack has nothing its age does not count, for to wake a
-# consumer in vain costs more than the items it would get.
+# Of large items, half of what streams may be ahead is pending at most, or nothing would be made while a
+# message is under way.
 PENDING_ITEMS = 256
 PENDING_RECORD_BYTES = 1 << 22
 PENDING_SECONDS = 1e-3
 
-# Bodies of a pack that are more than this go through the memory of the transport, if there is one.
+# Bodies of pending items that are more than this go through the memory of the transport, if there is one.
 INLINE_BYTES = 1 << 12
 
 # Errors of a recipe that is loaded where not all is there of which it was made.
 _NOT_FOUND = AttributeError, ImportError
 
-ANY_STREAM = range(1, sys.maxsize)
-
 
 class ProcessLoop(WorkerLoop):
-    """The loop of a worker process."""
+    """The loop of a worker process.
 
-    def __init__(self, connection: Connection, sender: Sender) -> None:
-        super().__init__()
+    Attributes
+    ----------
+    lock : threading.RLock
+        Guards what is pending and sending it, for the listening thread may send as well.
+    """
+
+    def __init__(self, connection: Connection, sender: Sender, running: memoryview | None = None) -> None:
+        super().__init__(running)
+        self.lock = threading.RLock()
+        self.copied = 0  # bytes
         self._connection = connection
         self._backoff = Backoff()
         self._sender = sender
         self._encoder = Encoder()
         self._shelf = Shelf()
-        # Guards the pack and what is sent, for the waiting thread sends when the wakeup rings.
-        self.lock = threading.RLock()
         self._pending = Pending()
-        self.copied = 0  # bytes
+        self._last_sent = 0.0  # when the last message with items was sent,
+        self._n_sent = 0  # and how many there were
+        self._at_once = False  # the consumer has waited so long that what it wants gets a message of its own
         # How many references there are to an item, and to an array in it, that nobody else refers to.
         self._sole_owner: tuple[int, tuple[int, int]] | None = None
-        self._flushed = 0.0  # when the last pack was sent
-        self._n_sent = 0  # messages
-        self._wait_mark = -1  # how many of them had come when the consumer last waited,
-        self._waited_for = 0  # and for which stream; 0: for any
-        self._rung: Sequence[int] = ()  # for which streams the wakeup rang while there was nothing to send
+        self.commands.update(
+            segment=self._shelf.add_segment,
+            part=self._shelf.add_part,
+            drop=self._shelf.drop,
+            world=World.enter,
+            seed=seed_globals,
+            free=self._free,
+            want=self._want,
+        )
 
     # Commands
 
@@ -94,36 +115,16 @@ class ProcessLoop(WorkerLoop):
         close_all(descriptors)
         return command
 
-    def obey_segment(self, number: int, n_bytes: int, fd: int) -> None:
-        """Take shared memory, to which recipes refer."""
-        self._shelf.add_segment(number, n_bytes, fd)
-
-    def obey_part(self, number: int, data: bytes) -> None:
-        """Take a pickle, to which recipes refer."""
-        self._shelf.add_part(number, data)
-
-    def obey_drop(self, numbers: Sequence[int]) -> None:
-        """Drop segments and parts to which no recipe refers any more."""
-        self._shelf.drop(numbers)
-
-    def obey_world(self, world: World) -> None:
-        """Resemble the consumer, which an iteration begins."""
-        world.enter()
-
-    def obey_seed(self, seed: Seed) -> None:
-        """Seed the global generators for an iteration."""
-        seed_globals(seed)
-
-    def obey_free(self, flat: bytes, *command: Any) -> None:
-        """Take back memory, and obey the command that comes with that."""
+    def _free(self, flat: bytes, *command: Any) -> None:
+        """Take back memory, and obey the command that came with that, if one did."""
         self._sender.free(messages.FLAT.iter_unpack(flat))
         if command:
             self.obey(*command)
 
-    def obey_wait(self, n_received: int, number: int) -> None:
-        """Take note that the consumer waits for a stream (0: for any), or has waited."""
-        self._wait_mark = n_received
-        self._waited_for = number
+    def _want(self, number: int, n_received: int) -> None:
+        """Take note of what the consumer wants; what is under way will wake it."""
+        self.wanted = number if n_received == self._n_sent else None
+        self._at_once = False
 
     def obey_commands(self, block: bool) -> None:
         super().obey_commands(block)
@@ -131,17 +132,17 @@ class ProcessLoop(WorkerLoop):
             self.flush()
 
     def _is_due(self) -> bool:
-        """Whether what is packed is to be sent at once."""
-        if self._wait_mark == self._n_sent:  # the consumer waits, and nothing is under way that would wake it
-            return not self._waited_for or self._waited_for in self._pending.streams
-        return time.perf_counter() - self._flushed > PENDING_SECONDS
+        """Whether to send what is pending now that a slice has ended."""
+        if self.wanted is None:
+            return time.perf_counter() - self._last_sent > PENDING_SECONDS
+        return not self.wanted or self.wanted in self._pending.streams
 
     def load(self, recipe: bytes) -> Streamer[Any]:
         self._sender.prepare()
         try:
             return self._shelf.load(recipe)
         except BaseException as error:
-            hint = " Is everything that it imports importable there?" if isinstance(error, _NOT_FOUND) else ""
+            hint = " Can all that it refers to be imported there?" if isinstance(error, _NOT_FOUND) else ""
             raise WorkerError(
                 f"a recipe can't be loaded in worker process {os.getpid()}: "
                 f"{type(error).__name__}: {error}.{hint}"
@@ -218,7 +219,7 @@ class ProcessLoop(WorkerLoop):
         with self.lock:
             self._add(number, schema.number | messages.SCATTERED, body)
             self._pending.n_record_bytes += schema.n_bytes
-            if self._pending.n_record_bytes >= PENDING_RECORD_BYTES or number in self._rung:
+            if self._pending.n_record_bytes >= PENDING_RECORD_BYTES or self._is_urgent(number):
                 self._flush()
         # The arrays of an item that is begun when there is no room would have to be copied.
         self._wait_for(lambda: self._sender.has_room_for(placed))
@@ -226,8 +227,6 @@ class ProcessLoop(WorkerLoop):
     def send_end(self, number: int) -> None:
         with self.lock:
             self._add(number, messages.END, b"")
-            if number in self._rung:
-                self._flush()
 
     def send_failure(self, number: int, error: BaseException) -> None:
         if isinstance(error, Stop):
@@ -242,15 +241,13 @@ class ProcessLoop(WorkerLoop):
             body = layout.join(parts)
             with self.lock:
                 self._add(number, schema, body)
-                if number in self._rung:
-                    self._flush()
         else:
             record = self._sender.allocate(n_bytes) or self._wait_for_room(n_bytes)
             layout.write(parts, record)
             with self.lock:
                 pending = self._pending
                 pending.add_record(number, schema, record.extent)
-                if pending.n_record_bytes >= PENDING_RECORD_BYTES or number in self._rung:
+                if pending.n_record_bytes >= PENDING_RECORD_BYTES or self._is_urgent(number):
                     self._flush()
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:
@@ -268,28 +265,33 @@ class ProcessLoop(WorkerLoop):
         """Return what is found when the consumer has given back enough, or nothing if it waits, too."""
         while not (found := find()):
             self.flush()
-            if self._wait_mark == self._n_sent:
+            if self.wanted is not None:
                 break
             self.obey_commands(block=True)
         return found
 
     def _add(self, number: int, schema: int, body: bytes) -> None:
-        """Add a small item to the pack, which is sent if it has no room. The lock is held."""
+        """Add a small item, or the end of a stream, to what is pending. The lock is held."""
         pending = self._pending
         if pending.n_items and (
             pending.n_bytes + len(body) > self._sender.pending_bytes or pending.n_items >= PENDING_ITEMS
         ):
             self._flush()
         self._pending.add(number, schema, body)
+        if self._is_urgent(number):
+            self._flush()
+
+    def _is_urgent(self, number: int) -> bool:
+        return self._at_once and self.wanted in (0, number)
 
     def flush(self) -> None:
-        """Send what is packed."""
+        """Send what is pending."""
         with self.lock:
             if self._pending.n_items:
                 self._flush()
 
     def _flush(self) -> None:
-        """Send what is packed, which is not nothing. The lock is held."""
+        """Send what is pending, which is not nothing. The lock is held."""
         pending = self._pending
         bodies = NOWHERE
         if INLINE_BYTES < pending.n_bytes <= self._sender.pending_bytes:  # a scattered item may have more
@@ -299,7 +301,6 @@ class ProcessLoop(WorkerLoop):
                 bodies = record.extent
         self._begin_pending()
         self._put(pending.message(self.waited, self.copied, bodies), pending.extents)
-        self._n_sent += 1
 
     def _put(self, message: bytes, extents: list[Extent]) -> None:
         while not self._sender.try_send(message, extents):
@@ -307,11 +308,11 @@ class ProcessLoop(WorkerLoop):
             self._sender.wait_to_send()
             super().obey_commands(block=False)
 
-    def answer(self, number: int) -> bool:
-        """Send what is packed, for the consumer rang for a stream (0: for any).
+    def wake_up(self, number: int, n_received: int) -> bool:
+        """Send what is pending if the consumer wants it; else have what it wants sent as soon as it is made.
 
-        If there is nothing of that stream, it runs next, and its item will be sent at once. Return False if
-        nothing can be done, because the main thread is about to send.
+        Called by the listening thread. Returns False if nothing can be done now, because the main thread is
+        sending, or the connection is full.
         """
         if not self.lock.acquire(blocking=False):
             return False
@@ -319,20 +320,22 @@ class ProcessLoop(WorkerLoop):
             pending = self._pending
             if not self._connection.flush():
                 return False
+            self._want(number, n_received)
+            if self.wanted is None:
+                return True
             if not (number in pending.streams or (number == 0 and pending.n_items)):
-                if self._rung is not ANY_STREAM:
-                    self._rung = (number,) if number else ANY_STREAM
-                self.urgent = number
+                self._at_once = True
             elif self._sender.try_send(pending.message(self.waited, self.copied), pending.extents):
                 self._begin_pending()
-                self._n_sent += 1
-        except OSError:  # the consumer listens no more, which the main thread will learn
+        except OSError:  # the consumer is gone, which the main thread will learn
             self._begin_pending()
         finally:
             self.lock.release()
         return True
 
     def _begin_pending(self) -> None:
+        """Begin another message; the one before is sent. The lock is held, or this worker ends."""
         self._pending = Pending()
-        self._flushed = time.perf_counter()
-        self._rung = ()
+        self._last_sent = time.perf_counter()
+        self._n_sent += 1
+        self.wanted, self._at_once = None, False

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pescador import ParallelStreamer, Streamer
-from pescador.backends.consumer.pool import WorkerHandle
+from pescador.backends.consumer.worker_handle import WorkerHandle
 
 from ...kinds import PATIENCE, every_background
 

@@ -17,8 +17,9 @@ from pescador import PescadorError, Streamer
 from pescador.backends.protocol import messages
 from pescador.backends.protocol.connection import Connection, close_all
 from pescador.backends.protocol.messages import NOWHERE, Extent
-from pescador.backends.shm import backend as shm
+from pescador.backends.shm.receiver import RingReceiver
 from pescador.backends.shm.ring import ALIGNMENT
+from pescador.backends.shm.sender import RingSender
 from pescador.backends.system import shared_memory
 from pescador.backends.worker.process_loop import ProcessLoop
 from pescador.memory import allocate_with
@@ -31,8 +32,8 @@ class Halves:
     def __init__(self, ring_bytes):
         connections = Connection.pair()
         self.connections = connections
-        self.sender = shm.RingSender(connections[0], ring_bytes)
-        self.receiver = shm.RingReceiver(connections[1], None)
+        self.sender = RingSender(connections[0], ring_bytes)
+        self.receiver = RingReceiver(connections[1], None)
         self.sender.prepare()
 
     def send(self, number, extent):
@@ -42,13 +43,11 @@ class Halves:
         """Yield what was sent."""
         while (received := self.receiver.receive()) is not None:
             message, descriptors = received
-            kind, content = message[:1], pickle.loads(message[1:])
-            if kind == messages.SEGMENT:
-                self.receiver.adopt(content, descriptors.pop())
-            elif kind == messages.NO_SEGMENT:
-                self.receiver.drop(content)
+            if message[:1] == messages.ITEMS:
+                yield pickle.loads(message[1:])
             else:
-                yield content
+                self.receiver.obey(message, descriptors)
+                close_all(descriptors)
 
     def return_released(self):
         while extents := self.receiver.take_released():
@@ -270,10 +269,10 @@ class Loop(ProcessLoop):
 
     def __init__(self, halves, commands):
         super().__init__(halves.connections[0], halves.sender)
-        self.commands = commands
+        self.coming = commands
 
     def next_command(self, block):
-        return next(self.commands) if block else None
+        return next(self.coming) if block else None
 
     def load(self, recipe):
         return recipe
@@ -309,7 +308,7 @@ def test_no_item_is_begun_for_whose_arrays_there_is_no_room(n_arrays):
         first, *_ = sent()
         yield "free", messages.flat(first)
         assert in_place == [True] * 5
-        yield "wait", loop._n_sent, 1
+        yield "want", 1, loop._n_sent
         assert in_place[:5] == [True] * 5
         assert set(in_place[5:]) == {False}
         assert loop.copied == len(in_place[5:]) << 16
@@ -352,6 +351,6 @@ def test_a_segment_that_is_not_as_large_as_announced_is_refused(n_bytes):
             contextlib.closing(Halves(4 * RECORD)) as halves,
             pytest.raises(PescadorError, match="cannot map"),
         ):
-            halves.receiver.adopt((7, n_bytes, True), os.dup(fd))
+            halves.receiver.obey(messages.SEGMENT + pickle.dumps((7, n_bytes, True)), [fd])
     finally:
         os.close(fd)

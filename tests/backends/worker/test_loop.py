@@ -13,23 +13,26 @@ class Loop(WorkerLoop):
 
     def __init__(self, *commands):
         super().__init__()
-        self.commands = iter([*commands, [("stop",)]])
+        self.commands["want"] = self._want
+        self.coming = iter([*commands, [("stop",)]])
         self.now = iter(())
         self.sent = []
 
     def next_command(self, block):
         if block:
-            self.now = iter(next(self.commands))
+            self.now = iter(next(self.coming))
         return next(self.now, None)
 
-    def obey_wait(self, number):
-        self.urgent = number
+    def _want(self, number):
+        self.wanted = number
 
     def load(self, recipe):
         return recipe
 
     def send(self, number, item):
         self.sent.append((number, item))
+        if number == self.wanted:
+            self.wanted = None
 
     def send_end(self, number):
         pass
@@ -61,13 +64,13 @@ def slow(monkeypatch):
 
 def test_the_stream_that_is_waited_for_runs_first(slow):
     opening = [opened(1, 1), opened(2, 1)]
-    more = [("credit", 1, 1), ("credit", 2, 1), ("wait", 2)]
+    more = [("credit", 1, 1), ("credit", 2, 1), ("want", 2)]
     assert streams(Loop(opening, more, more)) == [1, 2, 2, 1, 2, 1]
 
 
 def test_a_stream_that_is_waited_for_and_cannot_run_keeps_no_other_from_running(slow):
-    assert streams(Loop([opened(1, 1), opened(2, 0), ("wait", 2)], [("credit", 1, 1)])) == [1, 1]
+    assert streams(Loop([opened(1, 1), opened(2, 0), ("want", 2)], [("credit", 1, 1)])) == [1, 1]
 
 
 def test_a_stream_that_begins_has_to_take_its_turn(slow):
-    assert streams(Loop([opened(1, 1), opened(2, 1), ("wait", 2)])) == [1, 2]
+    assert streams(Loop([opened(1, 1), opened(2, 1), ("want", 2)])) == [1, 2]

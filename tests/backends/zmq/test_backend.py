@@ -12,7 +12,8 @@ import pytest
 from pescador import ParallelStreamer, PescadorError, Streamer, WorkerError, ZMQStreamer
 from pescador.backends.protocol.connection import Connection
 from pescador.backends.protocol.messages import Extent
-from pescador.backends.zmq import backend
+from pescador.backends.zmq import backend, frames
+from pescador.backends.zmq import sender as zmq_sender
 
 from ...kinds import PATIENCE
 
@@ -98,7 +99,7 @@ def test_copy_makes_no_difference_to_items(copy):
 
 # Frames
 
-F, P = backend.FRAME_BYTES, backend.PADDING
+F, P = frames.FRAME_BYTES, frames.PADDING
 
 
 @contextmanager
@@ -107,8 +108,8 @@ def halves():
     here, there = Connection.pair()
     with closing(here), closing(there):
         # Without a copy, ZeroMQ would start a thread in this process that lasts.
-        make_sender, options, make_receiver = backend.ZMQBackend(copy=True).transport(here, None)
-        with closing(make_receiver(here, None)) as receiver, closing(make_sender(there, **options)) as sender:
+        make_sender, make_receiver = backend.ZMQBackend(copy=True).transport(here)
+        with closing(make_receiver(here, None)) as receiver, closing(make_sender(there)) as sender:
             yield sender, receiver
 
 
@@ -135,7 +136,7 @@ def test_messages_and_records_of_any_size_arrive_as_they_were(n_bytes):
             for i, extent in reversed(list(enumerate(extents))):
                 array = receiver.view(extent)
                 assert (array == data + i).all()
-                assert array.ctypes.data % backend.ALIGNMENT == 0
+                assert array.ctypes.data % frames.ALIGNMENT == 0
             released = receiver.take_released()
             assert released == extents[::-1]
             sender.free(released)
@@ -195,16 +196,16 @@ def test_memory_that_is_kept_for_other_sizes_is_bounded():
     with halves() as (sender, _):
         for n_bytes in range(1 << 20, (1 << 20) + 100):
             sender.free([sender.allocate(n_bytes).extent])
-            assert sender._n_bytes <= backend.BUDGET
+            assert sender._n_bytes <= frames.BUDGET
 
 
 def test_memory_that_went_beyond_the_bound_is_not_kept():
     with halves() as (sender, _):
-        records = [sender.allocate_apart(backend.BUDGET // 2) for _ in range(5)]
+        records = [sender.allocate_apart(frames.BUDGET // 2) for _ in range(5)]
         sender.free([record.extent for record in records])
-        assert sender._n_bytes <= backend.BUDGET
-        sender.free([sender.allocate_apart(3 * backend.BUDGET).extent])
-        assert sender._n_bytes <= backend.BUDGET
+        assert sender._n_bytes <= frames.BUDGET
+        sender.free([sender.allocate_apart(3 * frames.BUDGET).extent])
+        assert sender._n_bytes <= frames.BUDGET
         assert sender._under_way == 0
 
 
@@ -215,15 +216,15 @@ def test_memory_that_went_beyond_the_bound_is_not_kept():
 def test_a_worker_that_cannot_connect_ends_with_words_that_help(is_busy, monkeypatch):
     """But not one whose consumer has no time to answer."""
     ended = threading.Event()
-    monkeypatch.setattr(backend, "CONNECT_SECONDS", 1)
-    monkeypatch.setattr(backend, "exit_now", lambda code: ended.set())
+    monkeypatch.setattr(zmq_sender, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(zmq_sender, "exit_now", lambda code: ended.set())
     here, there = Connection.pair()
     with closing(here), closing(there), closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         if is_busy:
             listener.listen()
         address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-        with closing(backend.ZMQSender(there, address, b"secret", copy=True)):
+        with closing(zmq_sender.ZMQSender(there, address, b"secret", copy=True)):
             if is_busy:
                 assert not ended.wait(1.5)
                 assert here.receive(block=False) is None

@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 
 import psutil
 import pytest
@@ -14,6 +15,7 @@ import zmq
 from pescador import ParallelStreamer, Streamer
 from pescador.backends.protocol.connection import Connection
 from pescador.backends.zmq import backend
+from pescador.backends.zmq.frames import FRAME_BYTES
 
 from ...kinds import PATIENCE
 from .test_backend import arrays, listening
@@ -30,9 +32,9 @@ class Bomb:
 def before_the_worker(monkeypatch, act):
     """Have `act`, a context manager, entered with each address before the worker knows it."""
 
-    def transport(self, connection, process):
-        made = original(self, connection, process)
-        entered.append(act(made[1]["address"]))
+    def transport(self, connection):
+        made = original(self, connection)
+        entered.append(act(made.make_sender.keywords["address"]))
         entered[-1].__enter__()
         return made
 
@@ -210,7 +212,7 @@ def test_a_stranger_cannot_fill_the_memory():
         items = stream.iterate()
         next(items)
         (address,) = listening()
-        n_bytes = backend.FRAME_BYTES + 1
+        n_bytes = FRAME_BYTES + 1
         for head in (long_frame(4, n_bytes), long_frame(1, n_bytes), long_frame(4, n_bytes - 1)):
             with closing(socket.create_connection(address)) as connection:
                 connection.settimeout(PATIENCE)
@@ -290,10 +292,10 @@ def recorders(monkeypatch):
     """Have sessions recorded."""
     recorders = []
 
-    def transport(self, connection, process):
-        sender, options, make_receiver = original(self, connection, process)
-        recorders.append(Recorder(options["address"]))
-        return sender, {**options, "address": recorders[-1].address}, make_receiver
+    def transport(self, connection):
+        made = original(self, connection)
+        recorders.append(Recorder(made.make_sender.keywords["address"]))
+        return made._replace(make_sender=partial(made.make_sender, address=recorders[-1].address))
 
     original = backend.ZMQBackend.transport
     monkeypatch.setattr(backend.ZMQBackend, "transport", transport)
@@ -332,8 +334,8 @@ class Replay:
         self._thread.join()
 
 
-def address_of(options):
-    host, port = options["address"].removeprefix("tcp://").split(":")
+def address_of(make_sender):
+    host, port = make_sender.keywords["address"].removeprefix("tcp://").split(":")
     return host, int(port)
 
 
@@ -345,9 +347,9 @@ def test_a_recorded_session_of_an_earlier_pool_is_refused(recorders, monkeypatch
     monkeypatch.undo()
     replays = []
 
-    def transport(self, connection, process):
-        made = original(self, connection, process)
-        replays.append(Replay(earlier.recorded, address_of(made[1])))
+    def transport(self, connection):
+        made = original(self, connection)
+        replays.append(Replay(earlier.recorded, address_of(made.make_sender)))
         return made
 
     original = backend.ZMQBackend.transport
@@ -379,9 +381,9 @@ def test_a_recorded_session_is_taken_where_the_secret_is_the_same(recorders, mon
     recorders[0].join()
     here, there = Connection.pair()
     with closing(here), closing(there):
-        _, options, make_receiver = backend.ZMQBackend().transport(here, None)
-        with closing(make_receiver(here, None)) as receiver:
-            replayed = Replay(recorders[0].recorded, address_of(options))
+        transport = backend.ZMQBackend().transport(here)
+        with closing(transport.make_receiver(here, None)) as receiver:
+            replayed = Replay(recorders[0].recorded, address_of(transport.make_sender))
             assert receiver.wait(PATIENCE * 1000)
             message, _ = receiver.receive()
         replayed.join()
@@ -394,8 +396,8 @@ def test_every_worker_has_a_secret_of_its_own():
     with closing(here), closing(there):
         secrets = set()
         for _ in range(3):
-            _, options, make_receiver = backend.ZMQBackend().transport(here, None)
-            secrets.add(options["secret"])
+            make_sender, make_receiver = backend.ZMQBackend().transport(here)
+            secrets.add(make_sender.keywords["secret"])
             make_receiver(here, None).close()
     assert len(secrets) == 3
     assert all(len(secret) == 32 for secret in secrets)

@@ -1,0 +1,201 @@
+"""An open stream that runs on a worker, seen from the consumer.
+
+It is a queue of what the worker sent, and an account of what it may still send. A worker may produce as many
+items as it has *credits* for. It gets `window` credits when the stream opens, and the consumer returns them
+as it takes items, half a window at a time.
+
+Any thread may use a stream, one at a time. Its worker feeds it (see :mod:`.worker_handle`). A queue is a
+deque, whose operations are atomic, so taking an item that is there needs no lock. ``close()`` takes no lock
+at all: the garbage collector may call it anywhere, also where this thread already holds one.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ...core import Streamer
+from ...exceptions import DataError, PescadorError
+from ..base import StreamStats
+from ..protocol.errors import Unloadable, describe_error
+
+if TYPE_CHECKING:
+    from .worker_handle import WorkerHandle
+
+__all__ = ["End", "Failure", "RemoteStream"]
+
+T = TypeVar("T")
+
+# Items that a stream without a `prefetch` may be ahead, divided by how many streams its worker has.
+DEFAULT_WINDOW = 16
+MIN_WINDOW = 4
+
+MAX_WINDOW = 1024
+WINDOW_BYTES = 1 << 23
+"""Small items get a larger window: as many as fit in so many bytes, divided likewise."""
+
+
+_NOTHING = object()
+
+
+class End:
+    """In a queue: the stream ended."""
+
+
+class Failure:
+    """In a queue: the stream raised."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class RemoteStream(Generic[T]):
+    """The consumer's end of one open stream."""
+
+    def __init__(
+        self, worker: WorkerHandle, number: int, prefetch: int | None, streamer: Streamer[T]
+    ) -> None:
+        self.number = number
+        self.streamer = streamer
+        self.queue: deque[Any] = deque()
+        self._worker = worker
+        self._window = self._default_window() if prefetch is None else prefetch
+        self.adapts = prefetch is None
+        self._taken = 0  # items taken whose credits were not returned yet
+        self._returned = 0  # the others
+        # Counted here, where one thread at a time counts, and not for all streams of a worker.
+        self.waited = 0.0  # seconds
+        self.n_bytes = 0  # that were delivered
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """What runs here, for messages."""
+        return repr(self.streamer)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody takes items from it any more."""
+        return self._closed
+
+    @property
+    def window(self) -> int:
+        """How many items the stream may be ahead."""
+        return self._window
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            entry = self.queue.popleft() if self.queue else _NOTHING
+        except IndexError:  # another thread was faster
+            entry = _NOTHING
+        if entry is _NOTHING:  # not above, or all that is raised there would seem to come from the IndexError
+            entry = self._wait()
+        if entry is End:
+            self._finish()
+            raise StopIteration
+        if type(entry) is Failure:
+            self._finish()
+            raise entry.error
+        worker = self._worker
+        try:
+            item: T = worker.deliver(entry, self)
+        except Unloadable as error:
+            entry = None  # or its memory would be kept with what is raised here
+            raise self._unloadable(error) from error.error
+        self._taken += 1
+        if 2 * self._taken >= self._window:
+            self.return_credits()
+        return item
+
+    def _unloadable(self, unloadable: Unloadable) -> DataError:
+        """End the stream because of an item; return what to raise."""
+        self.close()
+        error = unloadable.error
+        # Or they would keep the item's memory, which is the worker's, for as long as the error is kept.
+        traceback.clear_frames(unloadable.__traceback__)
+        traceback.clear_frames(error.__traceback__)
+        what = f"an item ({unloadable.kind})" if unloadable.kind else "an item"
+        return DataError(
+            f"{what} of {self.name} cannot be loaded: {describe_error(error)}. What can be pickled need not "
+            "load again in another process; yield arrays, or use backend='thread'"
+        )
+
+    def _wait(self) -> Any:
+        while True:
+            if self._closed:
+                return End
+            if not self._worker.is_ours():
+                raise PescadorError(
+                    "this iterator belongs to the process from which this one was forked; iterate over the "
+                    "ParallelStreamer again, which opens workers for this process"
+                )
+            self._worker.wait(self)
+            try:
+                return self.queue.popleft()
+            except IndexError:  # it was closed, or another thread took the item
+                continue
+
+    def return_credits(self) -> None:
+        """Let the worker produce as many items as were taken."""
+        taken, self._taken = self._taken, 0
+        self._returned += taken
+        if taken and not self._closed:
+            self._worker.credit(self.number, taken)
+
+    def allow(self, prefetch: int | None) -> None:
+        """Let the stream be ahead by so many items, if those are more than now; None leaves it to us."""
+        self.adapts = prefetch is None
+        self._enlarge(self._default_window() if prefetch is None else prefetch)
+
+    def _default_window(self) -> int:
+        return max(MIN_WINDOW, DEFAULT_WINDOW // (len(self._worker.streams) or 1))
+
+    def widen(self, item_bytes: int) -> None:
+        """Enlarge the window for items of this size, if it was left to us."""
+        if self.adapts:
+            self.adapts = False
+            share = WINDOW_BYTES // max(len(self._worker.streams), 1)
+            self._enlarge(min(MAX_WINDOW, share // max(item_bytes, 1)))
+
+    def _enlarge(self, window: int) -> None:
+        if window > self._window and not self._closed:
+            extra, self._window = window - self._window, window
+            self._worker.credit(self.number, extra)
+
+    @property
+    def n_items(self) -> int:
+        """How many items were delivered."""
+        return self._returned + self._taken
+
+    def stats(self) -> StreamStats:
+        """Return what was delivered so far."""
+        return StreamStats(self.name, self.n_items, self.waited, len(self.queue))
+
+    def _finish(self) -> None:
+        self._closed = True
+        self._worker.forget(self)
+
+    def close(self) -> None:
+        """Close the stream on its worker, and drop what it produced ahead."""
+        if self._closed:
+            return
+        self._closed = True
+        self._worker.forget(self)
+        self._worker.command("close", self.number)
+        self.drop()
+
+    def drop(self) -> None:
+        """Drop what was produced ahead."""
+        while self.queue:
+            try:
+                entry = self.queue.popleft()
+            except IndexError:
+                break
+            self._worker.discard(entry)

@@ -1,0 +1,90 @@
+"""How records lie in frames, and what ZeroMQ needs of the system."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import zmq
+
+from ...exceptions import PescadorError
+from ..protocol.connection import Connection, close_all
+from ..protocol.errors import start_thread
+from ..system.shared_memory import Bytes
+
+__all__ = [
+    "ALIGNMENT",
+    "BUDGET",
+    "FRAME_BYTES",
+    "PADDING",
+    "REMEDY",
+    "keep_freed_memory",
+    "make_context",
+    "padded",
+    "starts",
+]
+
+# How many bytes of records may be under way; an item that is larger goes alone.
+BUDGET = 1 << 25
+
+FRAME_BYTES = (1 << 20) + 4096  # an array of 1 MiB, and what comes with it
+
+PADDING = 8
+ALIGNMENT = 16
+
+# What a context with its sockets takes at most, and one more that pyzmq has for sending without a copy.
+N_DESCRIPTORS = 20
+N_THREADS = 5
+
+REMEDY = (
+    "Is there a loopback interface, is it up ('ip link set lo up'), and does no firewall keep processes of "
+    "this machine apart? backend='shm' does without"
+)
+
+
+def make_context(connection: Connection) -> zmq.Context[Any]:
+    """Return a context, if there is what ZeroMQ needs: where there is not, it would abort the process."""
+    descriptors: list[int] = []
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait, daemon=True) for _ in range(N_THREADS)]
+    try:
+        for _ in range(N_DESCRIPTORS):
+            descriptors.append(os.dup(connection.socket.fileno()))
+        for thread in threads:
+            start_thread(thread)
+    except (OSError, PescadorError, MemoryError) as error:
+        raise PescadorError(
+            f"ZeroMQ needs up to {N_DESCRIPTORS} file descriptors and {N_THREADS} threads for each worker: "
+            f"{error.__cause__ or error}. Raise the limits ('ulimit -n', 'ulimit -u', 'ulimit -v'), or use "
+            "backend='thread'"
+        ) from error
+    finally:
+        end.set()
+        close_all(descriptors)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    return zmq.Context()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of messages for those that come next.
+
+    glibc gives the end of a heap back to the system when that is more than twice as large as the largest
+    block, of at most 32 MiB, that was ever mapped on its own and freed. Where all blocks are small, most
+    messages come to lie on new pages, which take as long as all the rest. Any program has that effect which
+    frees an array of 32 MiB.
+    """
+    np.empty((1 << 25) - 8192, np.uint8)
+
+
+def padded(n_bytes: int) -> Bytes:
+    """Return memory for a record and the padding before it, behind which it is aligned."""
+    return np.empty(ALIGNMENT + n_bytes, np.uint8)[ALIGNMENT - PADDING :]
+
+
+def starts(n_bytes: int) -> range:
+    """Return where the frames of so many bytes begin."""
+    return range(0, n_bytes, FRAME_BYTES)
