@@ -135,14 +135,14 @@ def reading(path):
 
 
 @process_backends
-def test_many_rings_of_the_wakeup_keep_nobody_waiting(backend):
+def test_many_wake_ups_keep_nobody_waiting(backend):
     with ParallelStreamer(Streamer(stopped, 0), backend, prefetch=2, timeout=0) as stream:
         items = iter(stream)
         next(items)
         (worker,) = stream._pool._pool.workers
         os.kill(worker.process.pid, signal.SIGSTOP)
         for _ in range(1 << 14):
-            worker.ring(0)
+            worker._wake_up(0)
 
 
 @process_backends

@@ -242,7 +242,7 @@ def test_a_nested_worker_ends_with_the_one_that_waits_for_it(backend, inner):
         stream._pool._pool.workers[0].stall_timeout = STALL
         message = stalls(items)
         assert "It was running ParallelStreamer(" in message
-        assert "process.py" in message
+        assert "process_handle.py" in message
         assert gone([outer_pid, *(process.pid for process in offspring)])
 
 
