@@ -1,1 +1,10 @@
-"""What runs in the consumer: open streams, workers as they are seen from there, and recipes that are sent."""
+"""What runs in the consumer.
+
+remote_stream.py    an open stream: the queue of its items, and how far it may be ahead
+worker_handle.py    a worker as it is seen from here: its state, and what its streams raise
+pool.py             which worker a stream runs on
+process_pool.py     a pool of processes: how they start and end
+process_handle.py   one of them: its messages are read here, and its death is noticed here
+recipes.py          what is sent when a stream opens, and what is sent only once
+waiting.py          waits that a Ctrl-C can end
+"""

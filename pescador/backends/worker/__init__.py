@@ -1,1 +1,8 @@
-"""What runs in a worker: its loop, what it sends, and recipes that came."""
+"""What runs in a worker.
+
+loop.py           the loop: commands, and the generators in turn
+process_loop.py   the same in a process: when items are encoded and sent
+pending.py        what is not sent yet
+ownership.py      what a generator still holds of its items, so that it has to be copied
+loading.py        recipes that came
+"""
