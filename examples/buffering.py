@@ -1,7 +1,8 @@
-"""Buffering: batches out of single samples.
+"""Buffering: make batches from single samples.
 
-Shows that buffer_stream gives a generator, which is used up once, and how to make a Streamer of it again:
-a recipe that can be opened any number of times, and sent to a background worker.
+Shows that buffer_stream returns a generator, which can be used up only once. Then shows how to make a
+Streamer of batches instead: a recipe that can be opened any number of times, and sent to a background
+worker.
 """
 
 import numpy as np
@@ -11,7 +12,7 @@ import pescador
 
 
 def noisy_samples(X, Y, sigma=1.0):
-    """Yield random samples with additive Gaussian noise, without an end."""
+    """Yield random samples with additive Gaussian noise, forever."""
     n, d = X.shape
 
     while True:
@@ -31,20 +32,20 @@ buffered_sample_gen = pescador.buffer_stream(streamer, minibatch_size)
 batch = next(buffered_sample_gen)
 print("a batch: ", {key: value.shape for key, value in batch.items()})
 
-# A Streamer of that very generator goes on where it was left
+# A Streamer of this generator goes on where the generator stopped
 batch_streamer = pescador.Streamer(buffered_sample_gen)
 print("batches from a Streamer of the generator:", len(list(batch_streamer(max_iter=3))))
 
-# A Streamer of the recipe starts anew each time
+# A Streamer of the recipe starts again each time
 batch_streamer = pescador.Streamer(pescador.buffer_stream, streamer, minibatch_size)
 for epoch in range(2):
     print(f"batches from a Streamer of the recipe, epoch {epoch}:", len(list(batch_streamer(max_iter=3))))
 
-# What is left at the end of a finite stream is yielded on request
+# At the end of a finite stream, partial=True also yields the samples that do not fill a batch
 for partial in (False, True):
     batches = pescador.buffer_stream(streamer(max_iter=300), minibatch_size, partial=partial)
     print(f"300 samples with partial={partial}:", [len(batch["X"]) for batch in batches])
 
-# Pieces of different lengths are joined along an axis that is there
+# Pieces of different lengths are joined along an axis that they already have
 pieces = [dict(X=np.zeros((length, 4))) for length in (2, 5, 3)]
 print("pieces of 2, 5 and 3 rows:", next(pescador.buffer_stream(pieces, 3, axis=0))["X"].shape)

@@ -1,8 +1,8 @@
 """Epochs: every sample once, in a random order, then again in another order.
 
-Writes digits to 120 NPZ archives in a temporary directory. A StochasticMux in mode 'exhaustive' opens each
-archive once, and cycling it makes epochs. Shows that each epoch holds every sample exactly once, and
-that no two epochs have the same order.
+Writes scikit-learn's digits to 120 NPZ archives in a temporary directory. A StochasticMux in mode
+'exhaustive' opens each archive once. Cycling this mux makes epochs. Shows that each epoch has every sample
+exactly once, and that no two epochs have the same order.
 """
 
 import tempfile
@@ -38,8 +38,8 @@ with tempfile.TemporaryDirectory() as folder:
 
     streams = [pescador.Streamer(data_gen, fn, M) for fn in files]
 
-    k = 100  # streams that are active at a time, at most as many as there are
-    # With rate=None the streams themselves end after M samples, not the mux.
+    k = 100  # how many streams are active at a time, at most
+    # With rate=None each stream runs until it ends by itself, here after M samples.
     mux = pescador.StochasticMux(streams, k, rate=None, mode="exhaustive", random_state=0)
 
     epoch_stream = mux(cycle=True)

@@ -1,8 +1,8 @@
 """Hierarchical sampling: a mux of muxes.
 
-Two populations of streams give upper-case and lower-case letters. A StochasticMux for each keeps a small
-working set, and a ShuffledMux over both fixes how often each population comes. Prints the letters and the
-share of each case.
+Two populations of streams give upper-case and lower-case letters. A StochasticMux for each population keeps
+a few of its streams active. A ShuffledMux over both fixes how often each population is drawn. Prints the
+letters, and the share of upper-case letters.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import pescador
 
 
 def letter(c):
-    """Yield one letter, without an end."""
+    """Yield one letter, forever."""
     while True:
         yield c
 
@@ -28,7 +28,7 @@ pop2 = [pescador.Streamer(letter, c) for c in "abcdefghijklmnopqrstuvwxyz"]
 # 3 upper-case letters at a time, each replaced after 5 samples on average
 mux1 = pescador.StochasticMux(pop1, 3, 5)
 
-# 5 lower-case letters at a time, each replaced after 2
+# 5 lower-case letters at a time, each replaced after 2 samples on average
 mux2 = pescador.StochasticMux(pop2, 5, 2)
 
 hier_mux = pescador.ShuffledMux([mux1, mux2])

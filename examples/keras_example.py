@@ -1,7 +1,7 @@
-"""Keras: a small convolutional network trained on a mux of clean and noisy digits.
+"""Keras: train a small convolutional network on a mux of clean and noisy digits.
 
-Runs Keras 3 on its torch backend, on the CPU; without them it says so and ends. Prints the progress of the
-training and the scores on samples that were held out.
+Needs Keras 3 and torch, and runs on the CPU. If they are not installed, the script says so and ends. Prints
+the progress of the training, and the scores on samples that were held out.
 """
 
 import os
@@ -31,7 +31,7 @@ img_rows, img_cols = 8, 8
 
 
 def setup_data():
-    """Return the shape of an image, and images with one-hot labels for training and for the test."""
+    """Return the shape of an image, and images with one-hot labels for training and for testing."""
     X, y = load_digits(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(X, y, test_size=0.2, random_state=0)
 
@@ -68,7 +68,7 @@ def build_model(input_shape):
 
 
 def sampler(X, y):
-    """Yield random pairs of an image and its one-hot label, without an end."""
+    """Yield random pairs of an image and its one-hot label, forever."""
     X = np.atleast_2d(X)
     y = np.atleast_1d(y)
 
@@ -79,7 +79,7 @@ def sampler(X, y):
 
 
 def additive_noise(stream, key="X", scale=1e-1):
-    """Add Gaussian noise to one key of the items of a stream."""
+    """Add Gaussian noise to one key of each item of a stream."""
     for data in stream:
         noise = scale * np.random.randn(*data[key].shape)
         data[key] = data[key] + noise
@@ -92,11 +92,11 @@ torch.set_num_threads(2)
 input_shape, (X_train, Y_train), (X_test, Y_test) = setup_data()
 steps_per_epoch = len(X_train) // batch_size
 
-# Two streams of the same data, one of them with noise. Any augmentation can be a map like this one.
+# Two streams of the same data, one of them with noise. Any augmentation can be written in this way.
 stream = pescador.Streamer(sampler, X_train, Y_train)
 noisy_stream = pescador.Streamer(additive_noise, stream, "X")
 
-# Both streams, always active, without an end
+# Both streams are always active, and the mux never ends
 mux = pescador.StochasticMux([stream, noisy_stream], n_active=2, rate=None)
 
 batches = pescador.buffer_stream(mux, batch_size)
@@ -108,7 +108,7 @@ try:
         steps_per_epoch=steps_per_epoch,
         epochs=epochs,
         verbose=2,
-        shuffle=False,  # the stream is shuffled already
+        shuffle=False,  # the stream is already shuffled
         validation_data=(X_test, Y_test),
     )
 except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """Sampling from memory-mapped NPY files: only the rows that are drawn are read.
 
-Writes scikit-learn's digits to 40 pairs of NPY files in a temporary directory and trains a classifier on
-runs of 16 rows. The files are opened copy-on-write: what a consumer writes into a batch never reaches them.
+Writes scikit-learn's digits to 40 pairs of NPY files in a temporary directory, and trains a classifier on
+runs of 16 rows. The files are opened copy-on-write, so what a consumer writes into a batch never reaches
+the files.
 """
 
 import tempfile
@@ -16,7 +17,7 @@ import pescador
 
 
 def sample_npy_mmap(npy_x, npy_y, n):
-    """Yield random runs of `n` rows of two files, without an end."""
+    """Yield random runs of `n` rows of two files, forever."""
     X = np.load(npy_x, mmap_mode="c")
     Y = np.load(npy_y, mmap_mode="c")
 
@@ -55,4 +56,4 @@ with tempfile.TemporaryDirectory() as folder:
     batch["X"][:] = -1  # stays in this process
     lowest = min(np.load(npy_x).min() for npy_x in npy_x_files)
     print("after writing -1 into it, the lowest value in the files is", lowest)
-    del batch  # and with it the last mapped file
+    del batch  # the last reference to a mapped file

@@ -1,7 +1,7 @@
-"""A mixture of noise scales: one classifier learns from five streams, of which three are active.
+"""A mixture of noise scales: one classifier learns from five streams, three of which are active at a time.
 
-Each stream adds noise of another scale to the same data. A StochasticMux draws from three of them at a
-time and replaces a stream after 64 samples on average. Prints how the noise scales were mixed, and the
+Each stream adds noise to the same data, on a scale of its own. A StochasticMux draws from three streams at
+a time, and replaces a stream after 64 samples on average. Prints how the noise scales were mixed, and the
 accuracy on samples that were held out.
 """
 
@@ -18,7 +18,7 @@ from pescador import StochasticMux, Streamer
 
 
 def noisy_samples(X, Y, sigma=1.0):
-    """Yield random samples with additive Gaussian noise, without an end."""
+    """Yield random samples with additive Gaussian noise, forever."""
     n, d = X.shape
 
     while True:
@@ -29,7 +29,7 @@ def noisy_samples(X, Y, sigma=1.0):
 
 np.random.seed(0)
 raw_data = load_breast_cancer()
-# Features of unit variance, so that sigma means the same for each of them.
+# Scale the features to unit variance, so that sigma means the same for each of them.
 X, Y = StandardScaler().fit_transform(raw_data["data"]), raw_data["target"]
 classes = np.unique(Y)
 

@@ -1,7 +1,7 @@
 """Streamer basics: an endless stream of noisy samples from the Iris data.
 
-Shows how a Streamer holds a generator function and its arguments, so that the stream can be opened
-any number of times and cut to any length.
+Shows that a Streamer holds a generator function and its arguments. So the stream can be opened any number
+of times, and limited to any number of samples.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ import pescador
 
 
 def noisy_samples(X, Y, sigma=1.0):
-    """Yield random samples with additive Gaussian noise, without an end.
+    """Yield random samples with additive Gaussian noise, forever.
 
-    X has shape (n, d) and Y shape (n,); a sample's 'X' has shape (1, d), its 'Y' is a scalar.
+    X has shape (n, d), and Y has shape (n,). In a sample, 'X' has shape (1, d), and 'Y' is a scalar.
     """
     n, d = X.shape
 
@@ -28,7 +28,7 @@ np.random.seed(0)
 X, Y = load_iris(return_X_y=True)
 train, test = train_test_split(np.arange(len(X)), test_size=0.1)
 
-# The recipe of the stream. Nothing runs yet, and neither array is copied.
+# The recipe of the stream. Nothing runs yet, and the Streamer copies neither array.
 streamer = pescador.Streamer(noisy_samples, X[train], Y[train])
 print("a recipe:", streamer)
 

@@ -1,8 +1,8 @@
 """Sampling from a collection of NPZ archives.
 
-Writes scikit-learn's digits to 40 archives in a temporary directory and trains a classifier on runs of
-16 rows from random archives, 32 of which are open at a time. Shows what the copying version is for: a
-batch that is a view keeps the whole archive in memory, a copy does not.
+Writes scikit-learn's digits to 40 archives in a temporary directory, and trains a classifier on runs of 16
+rows from random archives, 32 of which are open at a time. Shows why it can be better to copy: a batch that
+is a view keeps the whole array in memory, but a copy does not.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ import pescador
 
 
 def sample_npz(npz_file, n):
-    """Yield random runs of `n` rows of an archive, without an end."""
+    """Yield random runs of `n` rows of an archive, forever."""
     with np.load(npz_file) as data:
         n_total = len(data["X"])
 
@@ -27,7 +27,7 @@ def sample_npz(npz_file, n):
 
 
 def sample_npz_copy(npz_file, n):
-    """Do the same with copies, so that the rest of the archive can leave the memory."""
+    """Do the same with copies, so that the memory of the rest of the archive can be freed."""
     with np.load(npz_file) as data:
         n_total = len(data["X"])
 
@@ -37,7 +37,7 @@ def sample_npz_copy(npz_file, n):
 
 
 def kept_alive(array):
-    """Return the number of bytes in memory as long as `array` is there."""
+    """Return the number of bytes that `array` keeps in memory."""
     return array.nbytes if array.base is None else array.base.nbytes
 
 
@@ -55,8 +55,7 @@ with tempfile.TemporaryDirectory() as folder:
     for sampler in (sample_npz, sample_npz_copy):
         streams = [pescador.Streamer(sampler, npz_f, n) for npz_f in npz_files]
 
-        # Keep 32 streams alive at once
-        # Draw on average 16 patches from each stream before deactivating
+        # Keep 32 streams active at a time, and draw 16 batches on average from each before replacing it
         mux_stream = pescador.StochasticMux(streams, n_active=32, rate=16)
 
         estimator = SGDClassifier()

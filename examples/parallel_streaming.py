@@ -1,8 +1,8 @@
-"""Parallel streaming: what a background worker gains when samples are costly to make.
+"""Parallel streaming: how much time a background worker saves when samples are costly to make.
 
-Making a sample and using it cost about the same here. In one thread they take turns; with a worker they
-overlap, so that an iteration takes about half the time on two free cores. A thread overlaps as far as NumPy
-releases Python's lock. Prints the time of an iteration for each backend.
+Here it takes about as long to make a sample as to use it. Without a worker, the two alternate. With a
+worker they overlap, so an iteration takes about half the time on two free cores. In a thread they overlap
+only where NumPy releases Python's lock. Prints the time of an iteration for each backend.
 """
 
 import time
@@ -20,15 +20,15 @@ def costly_function(X, n_ops=20):
 
 
 def data_gen(n_ops=20):
-    """Yield data, and burn compute cycles in between."""
+    """Yield data that is costly to make."""
     while True:
         X = np.random.uniform(size=(64, 64))
         yield dict(X=costly_function(X, n_ops), y=np.random.randint(10, size=(1,)))
 
 
 def timed_sampling(stream, n_iter, desc):
-    """Print the average time of an iteration in which a sample is made and used."""
-    list(stream(max_iter=1))  # a worker starts at the first item, and is kept
+    """Print the average time that it takes to make and use one sample."""
+    list(stream(max_iter=1))  # start the worker, which is kept, before the clock starts
     start_time = time.perf_counter()
     for data in stream(max_iter=n_iter):
         costly_function(data["X"])
@@ -49,7 +49,7 @@ for backend in ("serial", "thread", "zmq", "shm"):
     with pescador.ParallelStreamer(stream, backend=backend) as parallel:
         timed_sampling(parallel, max_iter, f"backend={backend!r}")
 
-# With maps: the batches are recipes, too, so that they are made in the worker.
+# The stream of batches is a recipe, too, so the batches are made in the worker.
 buffer_size = 16
 batches = pescador.Streamer(pescador.buffer_stream, stream, buffer_size)
 

@@ -1,8 +1,8 @@
 """Repeatable validation: the same held-out samples in the same order, as often as needed.
 
-A ChainMux in mode 'cycle' runs through the validation files again and again. After each round of training
-the next N * M samples are the whole validation set, so the scores can be compared. Prints the score after
-each round, and that every round saw the same samples.
+A ChainMux in mode 'cycle' runs through the validation files again and again. After each round of training,
+the next N * M samples are the whole validation set, so the scores of the rounds can be compared. Prints the
+score after each round, and whether every round saw the same samples.
 """
 
 import os
@@ -28,7 +28,7 @@ def data_gen(filename, m):
 
 
 def sampler(X, Y, rng):
-    """Yield random samples, without an end."""
+    """Yield random samples, forever."""
     while True:
         i = rng.integers(len(X))
         yield dict(X=X[i], y=Y[i])

@@ -1,8 +1,8 @@
 """Several data sets in one stream.
 
-Writes three thirds of scikit-learn's digits to NPZ archives and muxes them: from three streams at
-a time, or from one. Uses pescador.Mux, the name from before version 2, which warns that it is deprecated,
-and then StochasticMux. Prints where the samples come from.
+Splits scikit-learn's digits into three NPZ archives, and mixes samples from them: from all three streams at
+a time, or from one at a time. First uses pescador.Mux, the name from before version 2, which warns that it
+is deprecated. Then uses StochasticMux. Prints where the samples come from.
 """
 
 import os
@@ -17,7 +17,7 @@ import pescador
 
 
 def split_and_save_datasets(X, Y, paths):
-    """Shuffle the samples, and save an equal part of them at each of the paths."""
+    """Shuffle the samples, and save an equal part of them to each path."""
     shuffled_idxs = np.random.permutation(np.arange(len(X)))
     for i in range(len(paths)):
         X_i = X[shuffled_idxs[i :: len(paths)]]
@@ -26,7 +26,7 @@ def split_and_save_datasets(X, Y, paths):
 
 
 def npz_generator(npz_path):
-    """Yield random samples of an archive, without an end."""
+    """Yield random samples of an archive, forever."""
     with np.load(npz_path) as npz_data:
         X = npz_data["X"]
         y = npz_data["Y"]
@@ -39,7 +39,7 @@ def npz_generator(npz_path):
 
 
 def show(title, mux):
-    """Print where 6000 samples come from, and for how many samples in a row."""
+    """Print where 6000 samples come from, and how many in a row come from the same place."""
     sources = [str(data["source"]) for data in mux(max_iter=6000)]
     runs = [len(list(run)) for _, run in groupby(sources)]
     counts = {source: sources.count(source) for source in sorted(set(sources))}
@@ -56,16 +56,16 @@ with tempfile.TemporaryDirectory() as folder:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
 
-        # Three active streams, one of each data set, and rate=None lets each of them run without an end.
+        # Three active streams, one of each data set. With rate=None they are never replaced.
         mux = pescador.Mux(streams, k=len(streams), rate=None)
         show("Mux, three at a time", mux)
 
-        # One active stream, which gives 1000 samples on average before the next is opened
+        # One active stream, which gives 1000 samples on average before the next one is opened
         mux = pescador.Mux(streams, k=1, rate=1000)
         show("Mux, one at a time", mux)
     print(f"{caught[0].category.__name__}, {len(caught)} times: {caught[0].message}")
 
-    # The same under today's name
+    # The same, with today's class
     mux = pescador.StochasticMux(streams, n_active=len(streams), rate=None)
     show("StochasticMux, one of each", mux)
     mux = pescador.StochasticMux(streams, n_active=1, rate=1000)

@@ -1,9 +1,9 @@
-"""Train a classifier on data that streams from files on disk, over each backend.
+"""Train a classifier on data that is streamed from files on disk, with each backend in turn.
 
-Writes scikit-learn's digits to 60 NPZ archives in a temporary directory, samples from 16 of them at a
-time, adds noise to every image, and makes batches, all in a background worker. Prints for each backend the
-accuracy on held-out samples, which is the same, because one random_state governs the whole stream, and the
-speed, which is not.
+Writes scikit-learn's digits to 60 NPZ archives in a temporary directory. A background worker samples from
+16 of them at a time, adds noise to every image, and makes batches. Prints the accuracy on held-out samples
+and the speed for each backend. The accuracy is the same for all of them, because one random_state governs
+the whole stream. The speed differs.
 """
 
 import tempfile
@@ -35,7 +35,7 @@ def write_archives(folder, X, Y):
 
 
 def sample_npz(npz_file, rng):
-    """Yield random images of one archive with additive Gaussian noise, without an end."""
+    """Yield random images of one archive with additive Gaussian noise, forever."""
     with np.load(npz_file) as data:
         X, Y = data["X"], data["Y"]
     while True:
@@ -44,9 +44,9 @@ def sample_npz(npz_file, rng):
 
 
 def train(batches, desc):
-    """Train on a stream of batches; return the estimator, seconds to the first batch and for the rest."""
+    """Train on batches. Return the estimator, and the seconds to the first batch and for the rest."""
     estimator = MLPClassifier(hidden_layer_sizes=(128,), learning_rate_init=0.005, random_state=0)
-    # Batches are small: more threads for linear algebra would only take the worker's core.
+    # The batches are small, so more threads for linear algebra would only take the core of the worker.
     with threadpool_limits(1), tqdm(total=N_BATCHES * BATCH_SIZE, unit="samples", desc=desc) as progress:
         start = time.perf_counter()
         for n_batches, batch in enumerate(batches(max_iter=N_BATCHES)):
@@ -63,10 +63,10 @@ X_train, X_test, Y_train, Y_test = train_test_split(X, Y, test_size=0.2, random_
 with tempfile.TemporaryDirectory() as folder:
     npz_files = write_archives(folder, X_train, Y_train)
 
-    # RNG stands for a random generator that each stream gets when it is opened.
+    # When a stream opens, pescador replaces RNG with a random generator for this stream.
     streams = [pescador.Streamer(sample_npz, npz_f, rng=pescador.RNG) for npz_f in npz_files]
 
-    # 16 archives at a time, each replaced after 32 samples on average
+    # Sample from 16 archives at a time, and replace each after 32 samples on average
     mux = pescador.StochasticMux(streams, n_active=16, rate=32, random_state=0)
 
     # Batches are part of the recipe, so they are made where the stream runs.

@@ -1,8 +1,8 @@
 """The fault table: what becomes of a stream, for every place where it may fail and every way of failing.
 
-A cell is a place and a way (both in failing.py), a backend and a start method. What it leads to follows from
-the rules below, of which the first that fits holds; those without an outcome say why there is no such cell.
-The test runs all cells, and the document for users is made of the same rules::
+A cell is a place and a way of failing (both in failing.py), a backend and a start method. The first rule
+below that fits a cell gives its outcome. A rule without an outcome says why there are no such cells. The
+tests run all cells, and the page for users is generated from the same rules::
 
     python -m tests.faults.table > docs/faults.md
 """
@@ -54,7 +54,7 @@ def but(*places):
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of some cells: an outcome, or why there are none."""
+    """The outcome of some cells, or the reason why there are no such cells."""
 
     places: tuple[Place, ...]
     ways: tuple[Way, ...]
@@ -77,19 +77,19 @@ class Rule:
 ENDS = (*DIES, STOPS, PAUSES)
 
 RULES = (
-    Rule(but(NESTED), ENDS, HERE, "the process that runs the stream is the consumer's own"),
-    Rule((PICKLING,), ENDS, WORKERS, "the process that pickles the recipe is the consumer's own"),
+    Rule(but(NESTED), ENDS, HERE, "the stream runs in the consumer's own process"),
+    Rule((PICKLING,), ENDS, WORKERS, "the recipe is pickled in the consumer's own process"),
     Rule((PICKLING, UNPICKLING, WRITE), WAYS, HERE, "nothing is pickled or written"),
-    Rule((WINDOW,), WAYS, ("serial",), "nothing is made ahead"),
-    Rule((WINDOW,), WAYS, ("thread",), "a thread that waits gets neither signals nor exceptions"),
+    Rule((WINDOW,), WAYS, ("serial",), "nothing is produced ahead"),
+    Rule((WINDOW,), WAYS, ("thread",), "a waiting thread receives neither signals nor exceptions"),
     Rule((RING,), WAYS, ("serial", "thread", "zmq"), "there is no ring"),
-    Rule((NESTED,), (STOPS,), HERE, "it is the inner ParallelStreamer that must be closed"),
+    Rule((NESTED,), (STOPS,), HERE, "the inner ParallelStreamer would have to be closed, not this one"),
     Rule(
         (PICKLING,),
         NO_EXCEPTIONS,
         WORKERS,
-        "Pickling the recipe ends the program (`sys.exit`, Ctrl-C)",
-        "that exception, as without workers",
+        "`sys.exit` or Ctrl-C while the recipe is pickled",
+        "`SystemExit` or `KeyboardInterrupt`, as without workers",
         Itself,
     ),
     Rule(
@@ -97,7 +97,7 @@ RULES = (
         RAISES,
         WORKERS,
         "The recipe cannot be pickled",
-        "`PescadorError` with the reason and the remedy",
+        "`PescadorError` that gives the reason and the remedy",
         PescadorError,
         ("cannot be sent to a worker process: {name}: {text}", "must be picklable"),
     ),
@@ -106,7 +106,7 @@ RULES = (
         RAISES,
         WORKERS,
         "The worker cannot load the recipe",
-        "`WorkerError` with the reason",
+        "`WorkerError` that gives the reason",
         WorkerError,
         ("can't be loaded in worker process {pid}: {name}: {text}",),
     ),
@@ -123,31 +123,31 @@ RULES = (
         (CLOSE,),
         RAISES,
         ("serial",),
-        "The generator raises while it is closed",
-        "that exception, from `close()`",
+        "The generator raises while it is being closed",
+        "the generator's exception, raised by `close()`",
         Itself,
     ),
     Rule(
         (CLOSE,),
         WAYS,
         ("thread", *WORKERS),
-        "The generator raises, or its worker dies or is stopped, while the ParallelStreamer is closed",
-        "nothing; `close()` returns",
+        "The generator raises, or its worker dies or is stopped, while the ParallelStreamer is being closed",
+        "no exception; `close()` returns normally",
         soon="`timeout` + 1 s",
     ),
     Rule(
         (LEASE,),
         RAISES,
         BACKENDS,
-        "The destructor of an array raises",
-        "nothing is lost; Python reports it on stderr, as always",
+        "A finalizer of an array raises",
+        "all items arrive; Python reports the exception on stderr, as for any finalizer",
     ),
     Rule(
         (WINDOW, RING),
         RAISES,
         WORKERS,
-        "A signal handler of the generator raises while its worker waits for the consumer",
-        "`WorkerError` with the traceback: the worker ends",
+        "A signal handler that the generator installed raises while its worker waits for the consumer",
+        "`WorkerError` with the traceback; the worker ends",
         WorkerError,
         ("worker process {pid} ", "It was running", "{name}", "{text}"),
     ),
@@ -155,8 +155,8 @@ RULES = (
         (ACTIVATION, FIRST, BETWEEN),
         CANNOT_TRAVEL,
         WORKERS,
-        "The generator raises an exception that cannot be pickled, or not be loaded again",
-        "`WorkerError` with its traceback",
+        "The generator raises an exception that cannot be pickled, or cannot be unpickled",
+        "`WorkerError` with the traceback of that exception",
         WorkerError,
         ("raised in worker process {pid}, and the exception can't be sent as it is", "{name}", "{text}"),
     ),
@@ -164,8 +164,8 @@ RULES = (
         (NESTED,),
         CANNOT_TRAVEL,
         BACKENDS,
-        "The same in a nested ParallelStreamer",
-        "the same",
+        "The generator of a nested ParallelStreamer raises an exception that cannot be pickled or unpickled",
+        "`WorkerError` with the traceback of that exception",
         WorkerError,
         ("raised in worker process {pid}, and the exception can't be sent as it is", "{name}", "{text}"),
     ),
@@ -173,15 +173,16 @@ RULES = (
         (ACTIVATION, FIRST, BETWEEN, NESTED),
         RAISES,
         BACKENDS,
-        "The generator raises, in whatever way: an error of yours, a full disk, `MemoryError`, `sys.exit`",
-        "that exception, of its own type; its cause is the traceback in the worker",
+        "The generator raises any other exception: one of your own, a full disk, `MemoryError`, `sys.exit`",
+        "the same exception, of the same type; if it comes from a worker process, its `__cause__` shows the "
+        "traceback there",
         Itself,
     ),
     Rule(
         but(PICKLING, CLOSE),
         DIES,
         BACKENDS,
-        "The worker dies, wherever it is: killed, crashed, `os._exit`",
+        "The worker dies at any point: killed, crashed, or ended by `os._exit`",
         "`WorkerError` with the pid, the exit code or signal, its likely cause, and what was running; the "
         "next iteration starts a new worker",
         WorkerError,
@@ -192,7 +193,7 @@ RULES = (
         (STOPS,),
         WORKERS,
         "The worker is stopped (SIGSTOP), and then `close()` is called",
-        "`close()` ends the worker, and whoever waits for an item gets a `PescadorError`",
+        "`close()` ends the worker; a consumer that waits for an item gets `PescadorError`",
         PescadorError,
         ("closed while this stream was open",),
         soon="`timeout` + 1 s",
@@ -201,8 +202,8 @@ RULES = (
         but(PICKLING, CLOSE),
         (PAUSES,),
         BACKENDS,
-        "The worker is stopped (SIGSTOP), and then goes on (SIGCONT)",
-        "nothing is lost; the consumer waits meanwhile, for a stopped worker is not dead",
+        "The worker is stopped (SIGSTOP), and then continued (SIGCONT)",
+        "all items arrive; the consumer waits as long as the worker is stopped",
     ),
 )
 
@@ -213,8 +214,8 @@ def rule_of(place, way, backend):
 
 
 def n_certain(place, backend):
-    """Return how many items arrive at least before a fault at a place."""
-    # A thread of ZeroMQ sends what the worker's main thread gave it a moment ago.
+    """Return the least number of items that arrive before a fault at a place."""
+    # ZeroMQ sends from a thread of its own, so the newest item may still be unsent when the worker dies.
     return place.n_before - (place is WINDOW and backend == "zmq")
 
 
@@ -223,29 +224,34 @@ def n_certain(place, backend):
 HEAD = """\
 # What you see when something fails
 
-This page is made from the table that the tests run, `tests/faults/table.py`: {n_cells:,} cells, one for each
-place where a stream may fail, way of failing, backend and start method. After each of them nothing is left:
-no process, no thread, no shared memory, no open file.
+The tests run every case of a table, `tests/faults/table.py`, and this page is generated from it. The table
+has {n_cells:,} cells: one for each place where a stream may fail, way of failing, backend and start method.
+After each of them nothing is left behind: no process, no thread, no shared memory, no open file.
 
-Items that were sent before the fault arrive before it is raised. What a worker that dies had produced ahead
-and not sent yet is lost with it (with zmq, also what was on its way). *How soon* counts from the fault to the
-consumer that waits for the next item; `timeout` is the argument of `ParallelStreamer`.
+Items that were sent before the fault arrive before the exception is raised. If a worker dies, the items
+that it had produced ahead but not yet sent are lost (with `zmq`, also those that were in transit).
+
+*How soon* is the time from the fault until a consumer that waits for the next item hears of it. `timeout`
+is the argument of `ParallelStreamer`. The backends `serial` and `thread` have no worker process, so for
+them the rows about a worker that dies or is stopped apply to a ParallelStreamer that is nested in the
+stream.
 
 | What happens | Backend | What you see | How soon |
 |---|---|---|---|
 """
 
 TAIL = """
-A consumer that ends, is interrupted or is killed takes its workers along, in 2 s at most, on every backend
-and with every start method: `tests/faults/test_parents.py` and `test_ctrl_c.py`. If Ctrl-C comes just as
-a message is sent or received, that may be lost: the other streams of its worker raise `WorkerError`, and the
-next iteration starts a new one.
+When a consumer ends, is interrupted or is killed, its workers end, too, within 2 s, on every backend and
+with every start method. `tests/faults/test_parents.py` and `test_ctrl_c.py` check this. If Ctrl-C arrives
+at the very moment when a message is sent or received, that message may be lost. Then the other streams of
+that worker raise `WorkerError`, and the next iteration starts a new worker.
 
-`close()`, and one Ctrl-C, take `timeout` + 1 s at most, whatever workers do: they are asked to end, then
-terminated, then killed, side by side. After a second `close()` tells the logger `pescador` for which worker
-it waits, and what that runs. A worker that ends when asked runs the exit functions of its generators. What
-generators have started ends with their worker, also if that is killed; but with the start methods 'spawn'
-and 'fork', what a worker that somebody else kills had started is left to itself.
+`close()`, and the clean-up after one Ctrl-C, take at most `timeout` + 1 s, whatever the workers do. All
+workers are asked to end at the same time, then terminated, then killed. After one second, `close()` logs to
+the logger `pescador` which worker it is waiting for, and what that worker is running. A worker that ends
+when it is asked runs the exit functions of its generators. Processes that a generator started end with
+their worker, even if the worker is killed. There is one exception: with the start methods 'spawn' and
+'fork', if somebody else kills the worker, the processes that it started keep running.
 """
 
 
@@ -259,7 +265,7 @@ def document():
 
 
 def cells():
-    """Return place, way and kind of all cells there are."""
+    """Return the place, way and kind of every cell."""
     return [
         (place, way, kind)
         for place in PLACES
