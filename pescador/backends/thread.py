@@ -19,7 +19,7 @@ from ..core import Streamer
 from ..seeding import Seed
 from .base import Backend, Pool
 from .consumer.pool import End, Failure, RemoteStream, WorkerHandle, WorkerPool, in_slices
-from .protocol.errors import start_thread
+from .system.threads import start_thread
 from .worker.loop import Unsendable, WorkerLoop
 from .worker.ownership import Ownership
 

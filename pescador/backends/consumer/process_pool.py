@@ -23,8 +23,10 @@ from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
 from ...seeding import WORKER, Seed
 from ..base import Backend, Pool
-from ..processes.launcher import Launcher, Process, cannot_start, check_start_method, end
-from ..processes.stacks import STALL_SIGNAL, Report, process_state
+from ..processes.launcher import Launcher, cannot_start, check_start_method
+from ..processes.process import Process, end
+from ..processes.stacks import STALL_SIGNAL, Report
+from ..processes.worker_main import Setup
 from ..protocol import messages, script
 from ..protocol.codec import PICKLED, Decoder
 from ..protocol.connection import Backoff, Connection, close_all
@@ -33,6 +35,7 @@ from ..protocol.messages import NOWHERE, AnyExtent
 from ..protocol.transport import MAX_EXTENTS, Receiver
 from ..protocol.world import World
 from ..system.owner import this_owner
+from ..system.pids import process_state
 from ..system.shared_memory import Bytes
 from .pool import CLOSED, End, Failure, RemoteStream, WorkerHandle, WorkerPool, in_slices
 from .recipes import Part, Recipe, Recipes, Segment
@@ -66,12 +69,8 @@ class ProcessBackend(Backend):
             raise cannot_start(error) from error
 
     def _open(self, n_workers: int, timeout: float | None, stall_timeout: float | None) -> Pool:
-        setup = {
-            "consumer": str(this_owner()),
-            "script": (script.names(), script.filename()),
-            "authkey": bytes(current_process().authkey),  # which proxies of a manager need
-            "world": World(),
-        }
+        names = script.names(), script.filename()
+        setup = Setup(this_owner(), names, bytes(current_process().authkey), World())
         launcher = Launcher(self.start_method)
         workers: list[WorkerHandle] = []
         try:
@@ -87,7 +86,7 @@ def _start(
     backend: ProcessBackend,
     launcher: Launcher,
     number: int,
-    setup: dict[str, Any],
+    setup: Setup,
     stall_timeout: float | None,
 ) -> _ProcessHandle:
     report = None if stall_timeout is None else Report()
@@ -97,12 +96,13 @@ def _start(
     try:
         process = launcher.start(workers_connection, workers_wakeup, (connection, wakeup))
         sender, options, make_receiver = backend.transport(connection, process)
-        setup = {**setup, "transport": (sender, options)}
         with contextlib.suppress(ConnectionError):  # as of any command, see there
-            connection.send(pickle.dumps(setup, 5), () if report is None else (report.fileno(),))
+            connection.send(
+                pickle.dumps((setup, (sender, options)), 5), () if report is None else (report.fileno(),)
+            )
         receiver = make_receiver(connection, process.pidfd)
         return _ProcessHandle(
-            number, process, connection, wakeup, receiver, setup["world"], stall_timeout, report
+            number, process, connection, wakeup, receiver, setup.world, stall_timeout, report
         )
     except BaseException:
         connection.close()

@@ -1,8 +1,12 @@
 """The process from which workers are forked.
 
-It has imported what every worker needs, runs one thread, and does what its consumer asks: ``fork`` a
-worker that gets the file descriptors of the message, and ``reap`` one that has ended. It ends when its
-consumer does, or no longer needs it; workers that are left then end with it.
+It has imported what every worker needs, runs one thread, and does what its consumer asks. A request is the
+word and, as its first descriptor, a connection of its own for the answer::
+
+    fork <descriptors>   start a worker that gets them     its pid, or why there is none
+    reap <pid>           take the exit status of a worker  its exit code, or 'running'
+
+It ends when its consumer does, or no longer needs it; workers that are left then end with it.
 
 It is a subreaper (see :mod:`.ending`): when a worker has died, however that was, what it had started becomes
 a child of this process, and is ended here.
@@ -11,13 +15,11 @@ a child of this process, and is ended here.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import glob
 import os
 import select
 import signal
 import socket
-import sys
 import time
 from multiprocessing import resource_tracker  # noqa: F401  # imported once, for all workers
 
@@ -25,14 +27,12 @@ import numpy as np  # noqa: F401  # likewise
 import psutil
 
 from ..protocol.connection import Connection, close_all
-from ..system.owner import watch
+from ..system.pids import become_subreaper, end_with_parent, has_ended, offspring, tell, watch
 from . import worker_main
-from .ending import PATIENCE, become_subreaper, has_ended, tell
-from .launcher import hash_seed, ignore_interrupts, in_forked_child
+from .ending import PATIENCE, in_forked_child
+from .interpreter import ignore_interrupts
 
 __all__ = ["main"]
-
-PR_SET_PDEATHSIG = 1
 
 # Seconds in which workers end with their consumer, and all that they have started.
 WORKER_SECONDS = 0.3
@@ -45,16 +45,15 @@ def main(descriptor: int) -> None:
     """Serve until the consumer is gone."""
     ignore_interrupts()
     become_subreaper()
-    hash_seed()  # that of this process, which its workers are to have as well
-    forkserver = Forkserver(Connection(socket.socket(fileno=descriptor)))
+    server = _Server(Connection(socket.socket(fileno=descriptor)))
     with contextlib.suppress(EOFError, OSError):
-        forkserver.serve()
+        server.serve()
     with contextlib.suppress(Exception):
-        forkserver.end_all()
+        server.end_all()
     os._exit(0)
 
 
-class Forkserver:
+class _Server:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._consumer = watch(os.getppid())
@@ -166,16 +165,9 @@ def _children() -> list[int]:
         lists = []
     if lists:
         return [int(pid) for pids in lists for pid in pids.split()]
-    try:
-        return [child.pid for child in psutil.Process().children()]
-    except psutil.Error:
-        return []
+    return [process.pid for process in offspring(os.getpid())]  # has_ended() leaves out what is no child
 
 
 def _run(parent: int, connection: int, wakeup: int) -> None:
-    # The kernel kills the worker when the forkserver ends, also if it is stuck in compiled code.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    end_with_parent(parent)
     worker_main.main(connection, wakeup)

@@ -18,13 +18,9 @@ import os
 import signal
 import struct
 import tempfile
-from typing import Any
+from typing import IO
 
-import psutil
-
-from ..system.owner import pids_are_ours
-
-__all__ = ["STALL_SIGNAL", "Report", "process_state", "report_to"]
+__all__ = ["STALL_SIGNAL", "Report", "report_to"]
 
 # The signals of a user's program are SIGUSR1 and SIGUSR2 (batch systems send them to all processes of a
 # job), and the ends of the real-time signals are those that runtimes take for themselves.
@@ -39,14 +35,14 @@ class Report:
     def __init__(self) -> None:
         # In memory where that can be, for the folder of temporary files may be full. It is closed by close().
         if hasattr(os, "memfd_create"):
-            self._file: Any = open(os.memfd_create("pescador-report"), "w+b", buffering=0)  # noqa: SIM115
+            self._file: IO[bytes] = open(os.memfd_create("pescador-report"), "w+b", buffering=0)  # noqa: SIM115
         else:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._file.write(_NUMBER.pack(0))  # the worker writes on where this ends
 
     def fileno(self) -> int:
         """Return its descriptor."""
-        return int(self._file.fileno())
+        return self._file.fileno()
 
     def read(self) -> tuple[int, str]:
         """Return the number of the stream that ran, and the stacks. The worker has ended."""
@@ -68,16 +64,3 @@ def report_to(descriptor: int) -> memoryview:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [STALL_SIGNAL])
     faulthandler.register(STALL_SIGNAL, descriptor, all_threads=True, chain=True)
     return memoryview(mmap.mmap(descriptor, _NUMBER.size)).cast("Q")
-
-
-def process_state(pid: int) -> str:
-    """Return what the system says of a process: 'running', 'sleeping', 'stopped', 'disk-sleep', ...
-
-    It is 'gone' if there is no such process, and 'in an unknown state' where that cannot be told.
-    """
-    try:
-        return str(psutil.Process(pid).status()) if pids_are_ours() else "in an unknown state"
-    except psutil.NoSuchProcess:
-        return "gone"
-    except Exception:
-        return "in an unknown state"

@@ -20,20 +20,31 @@ import threading
 import traceback
 from array import array
 from multiprocessing import current_process
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ...memory import allocate_with
 from ..protocol import messages, script
 from ..protocol.connection import Connection
-from ..protocol.errors import start_thread
 from ..protocol.transport import Sender
-from ..system.owner import is_dead, parse, this_owner, watch
+from ..protocol.world import World
+from ..system.owner import Owner, is_dead, this_owner
+from ..system.pids import become_subreaper, watch
+from ..system.threads import start_thread
 from ..worker.process_loop import ProcessLoop
-from .ending import become_subreaper, exit_now, exit_orderly, ignore_shared_memory
-from .launcher import hash_seed, ignore_interrupts
+from .ending import exit_now, exit_orderly, ignore_shared_memory
+from .interpreter import ignore_interrupts
 from .stacks import report_to
 
-__all__ = ["main"]
+__all__ = ["Setup", "main"]
+
+
+class Setup(NamedTuple):
+    """What a worker is to take on, the same for all of a pool. It comes first, together with the Sender."""
+
+    consumer: Owner
+    script: tuple[dict[str, bytes], str | None]  # as script.install() takes it
+    authkey: bytes  # of multiprocessing, which proxies of a manager need
+    world: World
 
 
 def main(connection_descriptor: int, wakeup: int) -> NoReturn:
@@ -42,7 +53,6 @@ def main(connection_descriptor: int, wakeup: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     become_subreaper()
     ignore_shared_memory()
-    hash_seed()  # before the environment is that of the consumer
     code = 1
     connection = Connection(socket.socket(fileno=connection_descriptor))
     try:
@@ -64,12 +74,12 @@ def _work(connection: Connection, wakeup: int) -> None:
         assert received is not None
         message, descriptors = received
         running = report_to(descriptors[0]) if descriptors else None  # first, for what follows may hang
-        setup = pickle.loads(message)
-        consumer = _watch(setup["consumer"])
-        script.install(*setup["script"])
-        current_process().authkey = setup["authkey"]
-        setup["world"].enter()
-        make_sender, options = setup["transport"]
+        setup: Setup
+        setup, (make_sender, options) = pickle.loads(message)
+        consumer = _watch(setup.consumer)
+        script.install(*setup.script)
+        current_process().authkey = setup.authkey
+        setup.world.enter()
         sender: Sender = make_sender(connection, **options)
         loop = ProcessLoop(connection, sender)
         if running is not None:
@@ -88,10 +98,9 @@ def _work(connection: Connection, wakeup: int) -> None:
         raise
 
 
-def _watch(token: str) -> int | None:
+def _watch(consumer: Owner) -> int | None:
     """Return what tells of the end of the consumer; None where the ends of connection and wakeup must do."""
-    consumer = parse(token)
-    if consumer is None or consumer.pid_namespace != this_owner().pid_namespace:
+    if consumer.pid_namespace != this_owner().pid_namespace:
         return None  # its number is that of another process here
     descriptor = watch(consumer.pid)
     if is_dead(consumer):  # then the descriptor may be of a process that came to its number

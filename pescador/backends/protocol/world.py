@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...seeding import Seed
-from ..processes.launcher import search_path
+from ..system.search_path import search_path
 
 __all__ = ["World", "seed_globals"]
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from ...exceptions import ParameterError, PescadorError, WorkerError
 from ..consumer.process_pool import ProcessBackend
-from ..processes.launcher import Process
+from ..processes.process import Process
 from ..protocol import messages
 from ..protocol.codec import Record
 from ..protocol.connection import Connection

@@ -22,7 +22,8 @@ import time
 import psutil
 
 from . import shared_memory
-from .owner import Owner, is_dead, parse, pids_are_ours, this_owner, watch
+from .owner import Owner, is_dead, parse, this_owner
+from .pids import pids_are_ours, watch
 
 __all__ = ["command_line", "owner_of", "processes", "reclaim", "reclaim_nothing", "reclaim_once"]
 

@@ -44,14 +44,14 @@ from zmq.utils.monitor import recv_monitor_message
 from ...exceptions import ParameterError, PescadorError, WorkerError
 from ..consumer.process_pool import ProcessBackend
 from ..processes.ending import exit_now
-from ..processes.launcher import Process
+from ..processes.process import Process
 from ..protocol import messages
 from ..protocol.codec import Record
 from ..protocol.connection import Connection, close_all
-from ..protocol.errors import start_thread
 from ..protocol.messages import AnyExtent, Extent
 from ..protocol.transport import Receiver, Sender
 from ..system.shared_memory import Bytes
+from ..system.threads import start_thread
 
 __all__ = ["ZMQBackend", "ZMQReceiver", "ZMQSender"]
 
