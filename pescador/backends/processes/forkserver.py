@@ -62,6 +62,7 @@ class Forkserver:
         except BaseException:
             self._connection.end()  # upon which the process ends, if it was started
             raise
+        self.pid = self._process.pid
 
     @classmethod
     def acquire(cls) -> Forkserver:
@@ -97,11 +98,6 @@ class Forkserver:
     def is_alive(self) -> bool:
         """Whether its process runs."""
         return not self._process.wait(0)
-
-    @property
-    def pid(self) -> int:
-        """The number of its process."""
-        return self._process.pid
 
     def exit_cause(self) -> str:
         """Return how its process ended, in words that follow its name."""

@@ -22,6 +22,7 @@ import signal
 import socket
 import time
 from multiprocessing import resource_tracker  # noqa: F401  # imported once, for all workers
+from typing import NoReturn
 
 import numpy as np  # noqa: F401  # likewise
 import psutil
@@ -29,28 +30,25 @@ import psutil
 from ..protocol.connection import Connection, close_all
 from ..system.pids import become_subreaper, end_with_parent, has_ended, offspring, tell, watch
 from . import worker_main
-from .ending import PATIENCE, in_forked_child
+from .ending import PATIENCE, exit_now, in_forked_child
 from .interpreter import ignore_interrupts
 
 __all__ = ["main"]
 
-# Seconds in which workers end with their consumer, and all that they have started.
-WORKER_SECONDS = 0.3
-END_SECONDS = 1.0
+WORKER_SECONDS = 0.3  # in which workers end by themselves when their consumer has
 
 LOOK_SECONDS = 0.05  # between two looks whether what was told to end has
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int) -> NoReturn:
     """Serve until the consumer is gone."""
     ignore_interrupts()
     become_subreaper()
     server = _Server(Connection(socket.socket(fileno=descriptor)))
     with contextlib.suppress(EOFError, OSError):
         server.serve()
-    with contextlib.suppress(Exception):
-        server.end_all()
-    os._exit(0)
+    server.wait_for_workers()
+    exit_now(0)
 
 
 class _Server:
@@ -61,14 +59,14 @@ class _Server:
         self._poll.register(connection.socket, select.POLLIN)
         if self._consumer is not None:
             self._poll.register(self._consumer, select.POLLIN)
-        self._workers: set[int] = set()  # which the consumer has not asked to reap yet
+        self._workers: set[int] = set()  # those that were not reaped yet
         self._watched: set[int] = set()  # descriptors of those that run
-        self._statuses: dict[int, str] = {}  # of those that were reaped: an answer may come too late
-        self._told: dict[int, float] = {}  # when inherited processes were told to end
+        self._statuses: dict[int, str] = {}  # of those that were reaped, for an answer may have come too late
+        self._told: dict[int, float] = {}  # when each inherited process was told to end
 
     def serve(self) -> None:
         """Answer until the connection ends, or the consumer does."""
-        looks = False  # whether dead workers may have left something
+        looks = False  # whether to look for what dead workers have left
         while True:
             ready = {found for found, _ in self._poll.poll(1000 * LOOK_SECONDS if looks else None)}
             if self._consumer in ready:
@@ -143,17 +141,11 @@ class _Server:
         self._told = {pid: self._told[pid] for pid in left}
         return bool(left)
 
-    def end_all(self) -> None:
-        """End the workers that are left, and what they have started."""
-        started = time.monotonic()
-        while children := _children():
-            passed = time.monotonic() - started
-            if passed > END_SECONDS:
-                break
-            for pid in self._workers & set(children):
-                if not has_ended(pid) and passed > WORKER_SECONDS:  # it has seen the end of its consumer
-                    os.kill(pid, signal.SIGKILL)
-            self._end_inherited()
+    def wait_for_workers(self) -> None:
+        """Give the workers time to end by themselves, as they do when their consumer has."""
+        give_up = time.monotonic() + WORKER_SECONDS
+        while self._workers and time.monotonic() < give_up:
+            self._workers = {pid for pid in self._workers if not has_ended(pid)}
             time.sleep(LOOK_SECONDS / 10)
 
 

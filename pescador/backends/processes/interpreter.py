@@ -7,7 +7,6 @@ process starts. It runs nothing of the user's script.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 import subprocess
@@ -38,20 +37,14 @@ MAX_PATH_BYTES = 1 << 16
 def start_interpreter(code: str, descriptors: tuple[int, ...]) -> Process:
     """Start an interpreter that runs some code and gets these descriptors."""
     command = python_command(code)
-    start = functools.partial(
-        _Interpreter,
-        command,
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        env=interpreter_environment(),
-    )
+    options = {"pass_fds": descriptors, "stdin": subprocess.DEVNULL, "env": interpreter_environment()}
     try:
-        interpreter = start()
+        interpreter = _Interpreter(command, **options)
     except PermissionError:
         # A program that gave up its privileges may not find its interpreter by name, but still runs it.
         if command[0] != sys.executable or not pids_are_ours():
             raise
-        interpreter = start(executable="/proc/self/exe")
+        interpreter = _Interpreter(command, executable="/proc/self/exe", **options)
     interpreter.returncode = 0  # Process reaps it; Popen is not to wait for it, nor to warn of it
     return Process(interpreter.pid)
 

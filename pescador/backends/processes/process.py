@@ -68,9 +68,9 @@ class Process:
             discard(pid)
             raise
 
-    def wait(self, timeout: float | None) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Wait until the process has ended, at most so many seconds; return whether it has."""
-        deadline = _deadline(timeout)
+        deadline = time.monotonic() + seconds
         left = 1.0
         while left and not self._has_ended:
             left = max(0.0, deadline - time.monotonic())
@@ -146,24 +146,13 @@ def end(
 ) -> None:
     """Wait for processes that were asked to end; send a signal to those that don't, and then kill them.
 
-    They are waited for side by side. Whatever a process has started that has to be ended goes with it, by
-    SIGTERM and, if need be, SIGKILL.
-
-    Parameters
-    ----------
-    processes : sequence of Process
-        Those that were asked.
-    timeout : float or None
-        Seconds in which they may end by themselves; None is no bound.
-    number : int
-        The signal that comes first.
-    patience : float
-        Seconds in which they have to end upon it.
-    notice : callable, optional
-        Called with those that are left after NOTICE_SECONDS, if that is not the end of the wait.
+    They are waited for side by side, for `timeout` seconds (None is no bound), and for `patience` seconds
+    after the signal `number`. Whatever a process has started that has to be ended goes with it, by SIGTERM
+    and, if need be, SIGKILL. `notice` is called with those that are left after NOTICE_SECONDS, if that is
+    not the end of the wait.
     """
-    deadline = _deadline(timeout)
-    soon = time.monotonic() + NOTICE_SECONDS
+    now = time.monotonic()
+    soon, deadline = now + NOTICE_SECONDS, now + (math.inf if timeout is None else timeout)
     left = _wait_for(processes, min(deadline, soon))
     if left and notice is not None and deadline > soon:
         notice(left)
@@ -183,12 +172,8 @@ def end(
             time.sleep(LOOK_SECONDS)
 
 
-def _deadline(timeout: float | None) -> float:
-    return math.inf if timeout is None else time.monotonic() + timeout
-
-
 def _wait_for(processes: Sequence[Process], deadline: float) -> list[Process]:
     """Wait for processes until then, and return those that have not ended."""
     for process in processes:
-        process.wait(None if deadline == math.inf else max(0.0, deadline - time.monotonic()))
+        process.wait(deadline - time.monotonic())
     return [process for process in processes if not process.wait(0)]

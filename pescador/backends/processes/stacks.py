@@ -1,13 +1,14 @@
 """What a worker process was doing when it stalled.
 
-The consumer gives each worker a file without a name, if it is to notice stalls::
+A consumer that has a stall timeout gives each worker a file without a name::
 
     8 bytes   the number of the stream whose generator runs, 0 if none does; the worker maps them
     text      the stack of every thread, once the worker gets STALL_SIGNAL
 
-The signal ends the worker: its handler (of :mod:`faulthandler`, in C, so it needs neither the lock of the
-interpreter nor a thread that is alive) writes the stacks, and then hands on to the default action. So
-the text is complete when the process is gone. A worker that has no handler yet ends just as well.
+The signal ends the worker: its handler writes the stacks, and then hands on to the default action. The
+handler is that of :mod:`faulthandler`, in C, so it needs neither the lock of the interpreter nor a thread
+that is alive. So the text is complete when the process is gone. A worker that has no handler yet ends just as
+well, without a text.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _NUMBER = struct.Struct("=Q")
 
 
 class Report:
-    """The file, as the consumer sees it."""
+    """The file, as the consumer sees it, in whichever thread notices the stall."""
 
     def __init__(self) -> None:
-        # In memory where that can be, for the folder of temporary files may be full. It is closed by close().
+        # In memory where that can be, for the folder of temporary files may be full.
         if hasattr(os, "memfd_create"):
             self._file: IO[bytes] = open(os.memfd_create("pescador-report"), "w+b", buffering=0)  # noqa: SIM115
         else:
@@ -45,7 +46,7 @@ class Report:
         return self._file.fileno()
 
     def read(self) -> tuple[int, str]:
-        """Return the number of the stream that ran, and the stacks. The worker has ended."""
+        """Return the number of the stream that ran, and the stacks; called when the worker has ended."""
         self._file.seek(0)
         content = self._file.read()
         stacks = content[_NUMBER.size :].decode(errors="replace").strip().split("\n\n")
@@ -58,7 +59,7 @@ class Report:
 
 
 def report_to(descriptor: int) -> memoryview:
-    """Write the stacks of this process there on STALL_SIGNAL; return where the number belongs."""
+    """Have STALL_SIGNAL write the stacks of this process there; return the memory of the number."""
     faulthandler.unregister(STALL_SIGNAL)  # what a process that was forked inherits
     signal.signal(STALL_SIGNAL, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [STALL_SIGNAL])

@@ -1,10 +1,11 @@
-"""What a worker process runs: it takes on what its consumer is like, and then obeys it.
+"""What a worker process runs: it takes on the surroundings of its consumer, and then obeys it.
 
-The main thread obeys commands and runs generators (see :mod:`.process_worker`). One more thread only
-waits: for the consumer to end, upon which it ends this process, and for the *wakeup*, which the consumer
-rings when it has waited for a stream for a while: then what is packed of it is sent, with all the rest,
-even if the main thread is inside a generator that takes its time. So an item is never kept from a consumer
-that waits for it, and no time is spent on that while the consumer is busy.
+The main thread obeys commands and runs generators (see :mod:`..worker.process_loop`). One more thread, the
+listener, only waits: for the consumer to end, upon which it ends this process, and for the *wakeup*, a pipe
+into which the consumer writes the number of a stream for which it has waited for a while. Then what is packed
+of that stream is sent, with all the rest, even if the main thread is inside a generator that takes its time.
+So an item is never kept from a consumer that waits for it, and no time is spent on that while the consumer
+is busy.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def _work(connection: Connection, wakeup: int) -> None:
 
 
 def _watch(consumer: Owner) -> int | None:
-    """Return what tells of the end of the consumer; None where the ends of connection and wakeup must do."""
+    """Return a descriptor that tells of the end of the consumer; None where only its pipe and socket do."""
     if consumer.pid_namespace != this_owner().pid_namespace:
         return None  # its number is that of another process here
     descriptor = watch(consumer.pid)
@@ -109,7 +110,7 @@ def _watch(consumer: Owner) -> int | None:
 
 
 def _listen(loop: ProcessLoop, consumer: int | None, wakeup: int) -> None:
-    """Start the thread that waits for the wakeup and for the end of the consumer."""
+    """Start the listener, which waits for the wakeup and for the end of the consumer."""
     poll = select.poll()
     poll.register(wakeup, select.POLLIN)
     if consumer is not None:
@@ -120,7 +121,7 @@ def _listen(loop: ProcessLoop, consumer: int | None, wakeup: int) -> None:
         while True:
             # When the main thread is about to send anyway, look again a millisecond later whether it did.
             for descriptor, _ in poll.poll(1 if rung else None):
-                # The consumer alone holds the other end of the wakeup; its end is that of the consumer.
+                # The consumer alone holds the other end of the wakeup, so this pipe ends with it.
                 if descriptor == consumer or not (numbers := os.read(wakeup, 4096)):
                     exit_now(1)
                 rung.update(array("Q", numbers))

@@ -9,8 +9,8 @@ unique, and written as a *token* in command lines of workers and in names of seg
 What this process cannot find out about itself is empty there. A start time has a letter for its form, since
 those of two forms tell nothing about each other, and is shifted by a time namespace.
 
-That an owner is dead must be proven (:func:`is_dead`), for who is thought dead has its workers killed. In
-doubt it lives. Looking never fails: what is missing, hidden, unreadable or not as expected is unknown.
+That an owner is dead must be proven (:func:`is_dead`), for the workers of one that is thought dead are
+killed. In doubt it lives. Looking never fails: what is missing, hidden or not as expected is unknown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TOKEN = re.compile(
     rf"([1-9][0-9]{{0,8}})-([tp]{_NUMBER}|)-({_NUMBER}|)-({_NUMBER}|)-([0-9a-f]{{32}}|)"  # as in Owner
 )
 
-_this: Owner | None = None
+_this: Owner | None = None  # this process, or after a fork its parent; threads that race write the same
 
 
 class Owner(NamedTuple):
