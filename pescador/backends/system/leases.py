@@ -28,6 +28,7 @@ import select
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class Leases:
         return [array for lease in list(self._open.values()) if (array := lease()) is not None]
 
 
-class _Lease(weakref.ref[Any]):
+class _Lease(weakref.ref[Bytes]):
     __slots__ = ("record",)
 
     record: Any
@@ -184,13 +185,13 @@ def _make_private() -> None:
                 np.copyto(array, copy)
 
 
-def _map_private(mapping: Any) -> bool:
+def _map_private(mapping: object) -> bool:
     """Put fresh memory in place of that of a mapping; return whether that could be done."""
     if _mmap is None or not isinstance(mapping, mmap.mmap):
         return False
     place = address(mapping)
-    found = _mmap(place, len(mapping), mmap.PROT_READ | mmap.PROT_WRITE, _FIXED | _PRIVATE, -1, 0)
-    return bool(found == place)
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    return _mmap(place, len(mapping), protection, _FIXED | _PRIVATE, -1, 0) == place
 
 
 # mmap.mmap knows no MAP_FIXED; it has this value on Linux, macOS and the BSDs.
@@ -198,15 +199,14 @@ _FIXED = 0x10
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
 
 
-def _find_mmap() -> Any:
+def _find_mmap() -> Callable[..., int | None] | None:
     """Return the function of the C library, None if there is none."""
     try:
         function = ctypes.CDLL(None).mmap
     except (OSError, AttributeError, TypeError):  # the last one on Windows
         return None
     function.restype = ctypes.c_void_p
-    integer = ctypes.c_int
-    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, integer, integer, integer, ctypes.c_long]
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *3 * [ctypes.c_int], ctypes.c_long]
     return function
 
 
