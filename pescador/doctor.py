@@ -21,7 +21,8 @@ import numpy as np
 import psutil
 
 from . import backends
-from .backends.processes.launcher import START_METHODS, interpreter_environment, python_command
+from .backends.processes.interpreter import interpreter_environment, python_command
+from .backends.processes.launcher import START_METHODS
 from .backends.shm.sender import MAX_RING_BYTES
 from .backends.system import orphans, shared_memory
 from .core import Streamer

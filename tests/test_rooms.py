@@ -1,4 +1,4 @@
-"""The rooms of the package: where each lies, which of them may import which, and how large a module may be."""
+"""The rooms of the package: where each lies, which may import which, and how large a module may be."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -14,8 +14,8 @@ PATHS = {
 }
 FOLDERS = [name for name, path in PATHS.items() if path.name == "__init__.py"]
 
-# Each room may import those before it, and what is in itself. What has no room here is a room of its own kind: a
-# backend or a module at the top, about which only circles are looked for.
+# Each room may import those before it, and what is in itself. Of modules that lie in none of these, only
+# circles are looked for.
 ROOMS = [
     "pescador.mux",
     "pescador.backends.system",
@@ -71,7 +71,9 @@ def test_imports_go_one_way(name):
         if here is None or there is None or here == there:
             continue
         assert ROOMS.index(there) < ROOMS.index(here), f"{name} imports {module}"
-        assert not {here, there} <= TRANSPORTS, f"{name} imports {module}: transports are strangers to each other"
+        assert not {here, there} <= TRANSPORTS, (
+            f"{name} imports {module}: transports are strangers to each other"
+        )
 
 
 def test_there_are_no_circles():
@@ -84,7 +86,9 @@ def test_there_are_no_circles():
 def test_an_import_is_seen_wherever_it_stands():
     assert "pescador.backends.protocol.messages" in imports("pescador.backends.worker.process_loop")
     assert "pescador.core" in imports("pescador")
-    assert "pescador.backends.consumer.worker_handle" not in imports("pescador.backends.consumer.remote_stream")
+    assert "pescador.backends.consumer.worker_handle" not in imports(
+        "pescador.backends.consumer.remote_stream"
+    )
 
 
 @pytest.mark.parametrize("name", PATHS)

@@ -23,18 +23,12 @@ Third parties add backends with :func:`register`, or with an entry point in the 
 from __future__ import annotations
 
 import importlib
-import os
 from importlib.metadata import entry_points
 from typing import cast
 
 from ..exceptions import ParameterError
 from .base import Backend, Pool, Stream, StreamStats, WorkerStats
-
-try:
-    START_FOLDER = os.getcwd()
-    """Where this interpreter started, as far as one can tell, from which relative paths count."""
-except OSError:  # it was deleted
-    START_FOLDER = ""
+from .system import search_path  # noqa: F401  # now, for it remembers the working directory
 
 __all__ = ["Backend", "Pool", "Stream", "StreamStats", "WorkerStats", "get", "names", "register"]
 

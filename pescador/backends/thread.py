@@ -23,7 +23,7 @@ from .consumer.pool import WorkerPool
 from .consumer.remote_stream import End, Failure, RemoteStream
 from .consumer.waiting import in_slices
 from .consumer.worker_handle import State, WorkerHandle
-from .protocol.errors import start_thread
+from .system.threads import start_thread
 from .worker.loop import Unsendable, WorkerLoop
 from .worker.ownership import Ownership
 

@@ -19,8 +19,8 @@ from typing import Any
 from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
 from ...seeding import WORKER, Seed
-from ..processes.launcher import Process, end
-from ..processes.stacks import STALL_SIGNAL, Report, process_state
+from ..processes.process import Process, end
+from ..processes.stacks import STALL_SIGNAL, Report
 from ..protocol import messages
 from ..protocol.codec import PICKLED, Decoder
 from ..protocol.connection import Backoff, Connection, close_all
@@ -28,6 +28,7 @@ from ..protocol.errors import load_error
 from ..protocol.messages import NOWHERE, AnyExtent
 from ..protocol.transport import MAX_EXTENTS, Receiver
 from ..protocol.world import World
+from ..system.pids import process_state
 from ..system.shared_memory import Bytes
 from .recipes import Part, Recipe, Segment
 from .remote_stream import End, Failure, RemoteStream

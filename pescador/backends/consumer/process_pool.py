@@ -19,12 +19,13 @@ from typing import Any
 from ...core import Streamer
 from ...seeding import Seed
 from ..base import Backend, Pool
-from ..processes.launcher import Launcher, Process, cannot_start, check_start_method, end
+from ..processes.launcher import Launcher, cannot_start, check_start_method
+from ..processes.process import Process, end
 from ..processes.stacks import Report
 from ..protocol import script
 from ..protocol.connection import Connection
 from ..protocol.transport import Transport
-from ..protocol.world import World
+from ..protocol.world import Setup, World
 from ..system.owner import this_owner
 from .pool import WorkerPool
 from .process_handle import ProcessHandle
@@ -53,12 +54,8 @@ class ProcessBackend(Backend):
             raise cannot_start(error) from error
 
     def _open(self, n_workers: int, timeout: float | None, stall_timeout: float | None) -> Pool:
-        setup = {
-            "consumer": str(this_owner()),
-            "script": (script.names(), script.filename()),
-            "authkey": bytes(current_process().authkey),  # which proxies of a manager need
-            "world": World(),
-        }
+        names = script.names(), script.filename()
+        setup = Setup(this_owner(), names, bytes(current_process().authkey), World())
         launcher = Launcher(self.start_method)
         workers: list[ProcessHandle] = []
         try:
@@ -74,7 +71,7 @@ def _start(
     backend: ProcessBackend,
     launcher: Launcher,
     number: int,
-    setup: dict[str, Any],
+    setup: Setup,
     stall_timeout: float | None,
 ) -> ProcessHandle:
     report = None if stall_timeout is None else Report()
@@ -84,12 +81,12 @@ def _start(
     try:
         process = launcher.start(workers_connection, workers_wakeup, (connection, wakeup))
         transport = backend.transport(connection)
-        setup = {**setup, "make_sender": transport.make_sender}
+        message = pickle.dumps((setup, transport.make_sender), 5)
         with contextlib.suppress(ConnectionError):  # as of any command, see there
-            connection.send(pickle.dumps(setup, 5), () if report is None else (report.fileno(),))
+            connection.send(message, () if report is None else (report.fileno(),))
         receiver = transport.make_receiver(connection, process.pidfd)
         return ProcessHandle(
-            number, process, connection, wakeup, receiver, setup["world"], stall_timeout, report
+            number, process, connection, wakeup, receiver, setup.world, stall_timeout, report
         )
     except BaseException:
         connection.close()

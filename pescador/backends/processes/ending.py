@@ -1,21 +1,21 @@
-"""What a worker process does at its end: what an interpreter does, and then it ends what it has started.
+"""How a process that runs a worker ends: as an interpreter does, and then it ends what it has started.
 
-A worker that is forked ends with :func:`os._exit`, as the children of multiprocessing do, and a spawned one
-likewise: nothing of an interpreter is taken apart while threads of it run. So the exit functions are run
-here: threads that are no daemons are waited for, executors shut down, managers and temporary folders
-removed. Whatever takes its time in that, the consumer bounds, which ends a worker by force when its time
-is over.
+A worker ends with :func:`os._exit`, as the children of multiprocessing do: nothing of an interpreter is
+taken apart while threads of it run. So the exit functions are run here: threads that are no daemons are
+waited for, executors shut down, managers and temporary folders removed. Whatever takes its time in that, the
+consumer bounds: it ends a worker by force when its time is over.
 
 On Linux a worker, and the process from which workers are forked, is a *subreaper*: a process whose parent
 has ended becomes its child. So all that a generator has started, directly or not, is found below its worker
 as long as that runs, and after that below the process from which it was forked.
+
+A worker that is forked from its consumer inherits the exit functions of that, and must forget them first.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -27,21 +27,16 @@ from multiprocessing import process as mp_process
 from multiprocessing import util as mp_util
 from typing import Any, NoReturn
 
-import psutil
+from ..system.pids import has_ended, offspring, runs, tell
 
 __all__ = [
-    "become_subreaper",
-    "end_all",
     "exit_now",
     "exit_orderly",
     "flush_output",
     "forget_exit_functions",
-    "has_ended",
     "ignore_shared_memory",
-    "tell",
+    "in_forked_child",
 ]
-
-PR_SET_CHILD_SUBREAPER = 36
 
 PATIENCE = 0.3  # seconds in which a process may do something about SIGTERM
 LOOK_SECONDS = 0.005
@@ -54,10 +49,17 @@ _EXECUTORS = (
 )
 
 
-def become_subreaper() -> None:
-    """Have processes whose parents end become children of this one, where the system knows that."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def in_forked_child(function: Callable[[], None]) -> NoReturn:
+    """Run a function and end the process, whatever happens, without the exit functions of its parent."""
+    code = 1
+    try:
+        function()
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        flush_output()
+        os._exit(code)
 
 
 def forget_exit_functions() -> None:
@@ -65,7 +67,7 @@ def forget_exit_functions() -> None:
     atexit._clear()
     registry: Any = weakref.finalize
     registry._registry.clear()
-    registry._registered_with_atexit = False  # which the next one that is made changes
+    registry._registered_with_atexit = False  # the next one that is made registers them again
     mp_util._finalizer_registry.clear()  # type: ignore[attr-defined]
     mp_process._children.clear()  # type: ignore[attr-defined]
     atexit.register(mp_util._exit_function)  # type: ignore[attr-defined]
@@ -98,7 +100,7 @@ def ignore_shared_memory() -> None:
 
 
 def exit_orderly(code: int) -> NoReturn:
-    """End this process as an interpreter ends, and all that it has started."""
+    """End this process as an interpreter ends, and all that it has started; called by the main thread."""
     module: Any = threading
     for function in (module._shutdown, atexit._run_exitfuncs):
         try:
@@ -109,12 +111,11 @@ def exit_orderly(code: int) -> NoReturn:
 
 
 def exit_now(code: int) -> NoReturn:
-    """End this process and all that it has started, without running exit functions."""
+    """End this process and all that it has started, without running exit functions. Any thread may."""
     try:
         if _has_children():
             tracker = _tracker()
-            spared = None if tracker is None else tracker._pid
-            end_all(lambda: [child for child in _offspring() if child.pid != spared])
+            _end_offspring(spared=None if tracker is None else tracker._pid)
             if tracker is not None:
                 _end_tracker(tracker)
         flush_output()
@@ -122,12 +123,22 @@ def exit_now(code: int) -> NoReturn:
         os._exit(code)
 
 
-def end_all(find: Callable[[], list[psutil.Process]]) -> None:
-    """End the processes that are found, also those that are found only when others have ended."""
+def _has_children() -> bool:
+    """Whether this process has any; those that have ended are reaped."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _end_offspring(spared: int | None) -> None:
+    """End what this process has started, also what is found only when its parent has ended."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         give_up = time.monotonic() + PATIENCE
         told: set[int] = set()
-        while left := [process for process in find() if _runs(process)]:
+        while left := [child for child in offspring(os.getpid()) if child.pid != spared and runs(child)]:
             for process in left:
                 if process.pid not in told:
                     told.add(process.pid)
@@ -137,48 +148,8 @@ def end_all(find: Callable[[], list[psutil.Process]]) -> None:
             time.sleep(LOOK_SECONDS)
 
 
-def tell(process: psutil.Process, number: int) -> None:
-    """Send a signal to a process; also one that is stopped sees it."""
-    with contextlib.suppress(psutil.Error):
-        process.send_signal(number)
-        process.send_signal(signal.SIGCONT)
-
-
-def _runs(process: psutil.Process) -> bool:
-    with contextlib.suppress(ChildProcessError):  # it is the child of another one
-        return not os.waitpid(process.pid, os.WNOHANG)[0]
-    with contextlib.suppress(psutil.Error):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def has_ended(child: int) -> bool:
-    """Whether a child of this process has ended; then it is gone after that."""
-    try:
-        return bool(os.waitpid(child, os.WNOHANG)[0])
-    except ChildProcessError:
-        return True
-
-
-def _has_children() -> bool:
-    """Whether this process has any; those that have ended are gone after that."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _offspring() -> list[psutil.Process]:
-    try:
-        return psutil.Process().children(recursive=True)
-    except psutil.Error:
-        return []
-
-
 def _tracker() -> Any:
-    """Return the resource tracker of multiprocessing, if it is a child of this process."""
+    """Return the resource tracker of multiprocessing, if it is a child of this process, else None."""
     module: Any = sys.modules.get("multiprocessing.resource_tracker")
     tracker = None if module is None else module._resource_tracker
     # A process that was forked knows the tracker of its parent.

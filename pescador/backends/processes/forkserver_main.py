@@ -1,8 +1,12 @@
 """The process from which workers are forked.
 
-It has imported what every worker needs, runs one thread, and does what its consumer asks: ``fork`` a
-worker that gets the file descriptors of the message, and ``reap`` one that has ended. It ends when its
-consumer does, or no longer needs it; workers that are left then end with it.
+It has imported what every worker needs, runs one thread, and does what its consumer asks. A request is the
+word and, as its first descriptor, a connection of its own for the answer::
+
+    fork <descriptors>   start a worker that gets them     its pid, or why there is none
+    reap <pid>           take the exit status of a worker  its exit code, or 'running'
+
+It ends when its consumer does, or no longer needs it; workers that are left then end with it.
 
 It is a subreaper (see :mod:`.ending`): when a worker has died, however that was, what it had started becomes
 a child of this process, and is ended here.
@@ -11,50 +15,43 @@ a child of this process, and is ended here.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import glob
 import os
 import select
 import signal
 import socket
-import sys
 import time
 from multiprocessing import resource_tracker  # noqa: F401  # imported once, for all workers
+from typing import NoReturn
 
 import numpy as np  # noqa: F401  # likewise
 import psutil
 
 from ..protocol.connection import Connection, close_all
-from ..system.owner import watch
+from ..system.pids import become_subreaper, end_with_parent, has_ended, offspring, tell, watch
 from . import worker_main
-from .ending import PATIENCE, become_subreaper, has_ended, tell
-from .launcher import hash_seed, ignore_interrupts, in_forked_child
+from .ending import PATIENCE, exit_now, in_forked_child
+from .interpreter import ignore_interrupts
 
 __all__ = ["main"]
 
-PR_SET_PDEATHSIG = 1
-
-# Seconds in which workers end with their consumer, and all that they have started.
-WORKER_SECONDS = 0.3
-END_SECONDS = 1.0
+WORKER_SECONDS = 0.3  # in which workers end by themselves when their consumer has
 
 LOOK_SECONDS = 0.05  # between two looks whether what was told to end has
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int) -> NoReturn:
     """Serve until the consumer is gone."""
     ignore_interrupts()
     become_subreaper()
-    hash_seed()  # that of this process, which its workers are to have as well
-    forkserver = Forkserver(Connection(socket.socket(fileno=descriptor)))
+    server = _Server(Connection(socket.socket(fileno=descriptor)))
     with contextlib.suppress(EOFError, OSError):
-        forkserver.serve()
-    with contextlib.suppress(Exception):
-        forkserver.end_all()
-    os._exit(0)
+        server.serve()
+    server.wait_for_workers()
+    exit_now(0)
 
 
-class Forkserver:
+class _Server:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._consumer = watch(os.getppid())
@@ -62,14 +59,14 @@ class Forkserver:
         self._poll.register(connection.socket, select.POLLIN)
         if self._consumer is not None:
             self._poll.register(self._consumer, select.POLLIN)
-        self._workers: set[int] = set()  # which the consumer has not asked to reap yet
+        self._workers: set[int] = set()  # those that were not reaped yet
         self._watched: set[int] = set()  # descriptors of those that run
-        self._statuses: dict[int, str] = {}  # of those that were reaped: an answer may come too late
-        self._told: dict[int, float] = {}  # when inherited processes were told to end
+        self._statuses: dict[int, str] = {}  # of those that were reaped, for an answer may have come too late
+        self._told: dict[int, float] = {}  # when each inherited process was told to end
 
     def serve(self) -> None:
         """Answer until the connection ends, or the consumer does."""
-        looks = False  # whether dead workers may have left something
+        looks = False  # whether to look for what dead workers have left
         while True:
             ready = {found for found, _ in self._poll.poll(1000 * LOOK_SECONDS if looks else None)}
             if self._consumer in ready:
@@ -144,17 +141,11 @@ class Forkserver:
         self._told = {pid: self._told[pid] for pid in left}
         return bool(left)
 
-    def end_all(self) -> None:
-        """End the workers that are left, and what they have started."""
-        started = time.monotonic()
-        while children := _children():
-            passed = time.monotonic() - started
-            if passed > END_SECONDS:
-                break
-            for pid in self._workers & set(children):
-                if not has_ended(pid) and passed > WORKER_SECONDS:  # it has seen the end of its consumer
-                    os.kill(pid, signal.SIGKILL)
-            self._end_inherited()
+    def wait_for_workers(self) -> None:
+        """Give the workers time to end by themselves, as they do when their consumer has."""
+        give_up = time.monotonic() + WORKER_SECONDS
+        while self._workers and time.monotonic() < give_up:
+            self._workers = {pid for pid in self._workers if not has_ended(pid)}
             time.sleep(LOOK_SECONDS / 10)
 
 
@@ -166,16 +157,9 @@ def _children() -> list[int]:
         lists = []
     if lists:
         return [int(pid) for pids in lists for pid in pids.split()]
-    try:
-        return [child.pid for child in psutil.Process().children()]
-    except psutil.Error:
-        return []
+    return [process.pid for process in offspring(os.getpid())]  # has_ended() leaves out what is no child
 
 
 def _run(parent: int, connection: int, wakeup: int) -> None:
-    # The kernel kills the worker when the forkserver ends, also if it is stuck in compiled code.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
+    end_with_parent(parent)
     worker_main.main(connection, wakeup)

@@ -1,13 +1,14 @@
 """What a worker process was doing when it stalled.
 
-The consumer gives each worker a file without a name, if it is to notice stalls::
+A consumer that has a stall timeout gives each worker a file without a name::
 
     8 bytes   the number of the stream whose generator runs, 0 if none does; the worker maps them
     text      the stack of every thread, once the worker gets STALL_SIGNAL
 
-The signal ends the worker: its handler (of :mod:`faulthandler`, in C, so it needs neither the lock of the
-interpreter nor a thread that is alive) writes the stacks, and then hands on to the default action. So
-the text is complete when the process is gone. A worker that has no handler yet ends just as well.
+The signal ends the worker: its handler writes the stacks, and then hands on to the default action. The
+handler is that of :mod:`faulthandler`, in C, so it needs neither the lock of the interpreter nor a thread
+that is alive. So the text is complete when the process is gone. A worker that has no handler yet ends just as
+well, without a text.
 """
 
 from __future__ import annotations
@@ -18,13 +19,9 @@ import os
 import signal
 import struct
 import tempfile
-from typing import Any
+from typing import IO
 
-import psutil
-
-from ..system.owner import pids_are_ours
-
-__all__ = ["STALL_SIGNAL", "Report", "process_state", "report_to"]
+__all__ = ["STALL_SIGNAL", "Report", "report_to"]
 
 # The signals of a user's program are SIGUSR1 and SIGUSR2 (batch systems send them to all processes of a
 # job), and the ends of the real-time signals are those that runtimes take for themselves.
@@ -34,22 +31,22 @@ _NUMBER = struct.Struct("=Q")
 
 
 class Report:
-    """The file, as the consumer sees it."""
+    """The file, as the consumer sees it, in whichever thread notices the stall."""
 
     def __init__(self) -> None:
-        # In memory where that can be, for the folder of temporary files may be full. It is closed by close().
+        # In memory where that can be, for the folder of temporary files may be full.
         if hasattr(os, "memfd_create"):
-            self._file: Any = open(os.memfd_create("pescador-report"), "w+b", buffering=0)  # noqa: SIM115
+            self._file: IO[bytes] = open(os.memfd_create("pescador-report"), "w+b", buffering=0)  # noqa: SIM115
         else:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._file.write(_NUMBER.pack(0))  # the worker writes on where this ends
 
     def fileno(self) -> int:
         """Return its descriptor."""
-        return int(self._file.fileno())
+        return self._file.fileno()
 
     def read(self) -> tuple[int, str]:
-        """Return the number of the stream that ran, and the stacks. The worker has ended."""
+        """Return the number of the stream that ran, and the stacks; called when the worker has ended."""
         self._file.seek(0)
         content = self._file.read()
         stacks = content[_NUMBER.size :].decode(errors="replace").strip().split("\n\n")
@@ -62,22 +59,9 @@ class Report:
 
 
 def report_to(descriptor: int) -> memoryview:
-    """Write the stacks of this process there on STALL_SIGNAL; return where the number belongs."""
+    """Have STALL_SIGNAL write the stacks of this process there; return the memory of the number."""
     faulthandler.unregister(STALL_SIGNAL)  # what a process that was forked inherits
     signal.signal(STALL_SIGNAL, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [STALL_SIGNAL])
     faulthandler.register(STALL_SIGNAL, descriptor, all_threads=True, chain=True)
     return memoryview(mmap.mmap(descriptor, _NUMBER.size)).cast("Q")
-
-
-def process_state(pid: int) -> str:
-    """Return what the system says of a process: 'running', 'sleeping', 'stopped', 'disk-sleep', ...
-
-    It is 'gone' if there is no such process, and 'in an unknown state' where that cannot be told.
-    """
-    try:
-        return str(psutil.Process(pid).status()) if pids_are_ours() else "in an unknown state"
-    except psutil.NoSuchProcess:
-        return "gone"
-    except Exception:
-        return "in an unknown state"

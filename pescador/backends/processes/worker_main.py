@@ -1,10 +1,11 @@
-"""What a worker process runs: it takes on what its consumer is like, and then obeys it.
+"""What a worker process runs: it takes on the surroundings of its consumer, and then obeys it.
 
-The main thread obeys commands and runs generators (see :mod:`.process_worker`). One more thread only
-waits: for the consumer to end, upon which it ends this process, and for the *wakeup*, which the consumer
-rings when it has waited for a stream for a while: then what is packed of it is sent, with all the rest,
-even if the main thread is inside a generator that takes its time. So an item is never kept from a consumer
-that waits for it, and no time is spent on that while the consumer is busy.
+The main thread obeys commands and runs generators (see :mod:`..worker.process_loop`). One more thread, the
+listener, only waits: for the consumer to end, upon which it ends this process, and for the *wakeup*, a pipe
+into which the consumer writes the number of a stream for which it has waited for a while. Then what is packed
+of that stream is sent, with all the rest, even if the main thread is inside a generator that takes its time.
+So an item is never kept from a consumer that waits for it, and no time is spent on that while the consumer
+is busy.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from typing import NoReturn
 from ...memory import allocate_with
 from ..protocol import messages, script
 from ..protocol.connection import Connection
-from ..protocol.errors import start_thread
 from ..protocol.messages import WANT
-from ..system.owner import is_dead, parse, this_owner, watch
+from ..protocol.world import Setup
+from ..system.owner import Owner, is_dead, this_owner
+from ..system.pids import become_subreaper, watch
+from ..system.threads import start_thread
 from ..worker.process_loop import ProcessLoop
-from .ending import become_subreaper, exit_now, exit_orderly, ignore_shared_memory
-from .launcher import hash_seed, ignore_interrupts
+from .ending import exit_now, exit_orderly, ignore_shared_memory
+from .interpreter import ignore_interrupts
 from .stacks import report_to
 
 __all__ = ["main"]
@@ -41,7 +44,6 @@ def main(connection_descriptor: int, wakeup: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     become_subreaper()
     ignore_shared_memory()
-    hash_seed()  # before the environment is that of the consumer
     code = 1
     connection = Connection(socket.socket(fileno=connection_descriptor))
     try:
@@ -63,12 +65,13 @@ def _work(connection: Connection, wakeup: int) -> None:
         assert received is not None
         message, descriptors = received
         running = report_to(descriptors[0]) if descriptors else None  # first, for what follows may hang
-        setup = pickle.loads(message)
-        consumer = _watch(setup["consumer"])
-        script.install(*setup["script"])
-        current_process().authkey = setup["authkey"]
-        setup["world"].enter()
-        loop = ProcessLoop(connection, setup["make_sender"](connection), running)
+        setup: Setup
+        setup, make_sender = pickle.loads(message)
+        consumer = _watch(setup.consumer)
+        script.install(*setup.script)
+        current_process().authkey = setup.authkey
+        setup.world.enter()
+        loop = ProcessLoop(connection, make_sender(connection), running)
         loop.probe()
         allocate_with(loop.allocate_array)
         _listen(loop, consumer, wakeup)
@@ -83,10 +86,9 @@ def _work(connection: Connection, wakeup: int) -> None:
         raise
 
 
-def _watch(token: str) -> int | None:
-    """Return what tells of the end of the consumer; None where the ends of connection and wakeup must do."""
-    consumer = parse(token)
-    if consumer is None or consumer.pid_namespace != this_owner().pid_namespace:
+def _watch(consumer: Owner) -> int | None:
+    """Return a descriptor that tells of the end of the consumer; None where only its pipe and socket do."""
+    if consumer.pid_namespace != this_owner().pid_namespace:
         return None  # its number is that of another process here
     descriptor = watch(consumer.pid)
     if is_dead(consumer):  # then the descriptor may be of a process that came to its number
@@ -106,12 +108,10 @@ def _listen(loop: ProcessLoop, consumer: int | None, wakeup: int) -> None:
         while True:
             # When the main thread is about to send anyway, look again a millisecond later whether it did.
             for descriptor, _ in poll.poll(1 if want else None):
-                # The consumer alone holds the other end of the pipe; its end is that of the consumer.
+                # The consumer alone holds the other end of the pipe, which therefore ends with it.
                 if descriptor == consumer or not (wants := os.read(wakeup, WANT.size << 8)):
                     exit_now(1)
-                want = WANT.unpack(
-                    wants[-WANT.size :]
-                )  # it was written in one piece; only the last one counts
+                want = WANT.unpack(wants[-WANT.size :])  # each was written in one piece; the last one counts
             if want and loop.wake_up(*want):
                 want = ()
 

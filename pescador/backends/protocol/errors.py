@@ -1,23 +1,19 @@
-"""Exceptions as bytes, of items that cannot be loaded, and of threads that cannot start.
+"""Exceptions as bytes, and of items that cannot be loaded.
 
 An exception is code of the user, too: it may raise anything when it is pickled, loaded or shown.
 """
 
 from __future__ import annotations
 
-import _thread
 import pickle
-import threading
 import traceback
 from typing import Any
 
 import cloudpickle
 
-from ...exceptions import PescadorError, WorkerError
+from ...exceptions import WorkerError
 
-__all__ = ["RemoteTraceback", "Unloadable", "describe_error", "dump_error", "load_error", "start_thread"]
-
-BEGIN_SECONDS = 5.0
+__all__ = ["RemoteTraceback", "Unloadable", "describe_error", "dump_error", "load_error"]
 
 
 class RemoteTraceback(Exception):  # noqa: N818  # it is no error, but shows where one was raised
@@ -92,20 +88,3 @@ def load_error(dumped: tuple[bytes | None, str], where: str) -> BaseException:
         return WorkerError(f"a stream raised in {where}, and the exception can't be sent as it is:\n{text}")
     error.__cause__ = RemoteTraceback(text)
     return error
-
-
-def start_thread(thread: threading.Thread) -> None:
-    """Start a thread; raise PescadorError if there is none.
-
-    Where a thread has not the memory to begin, :meth:`threading.Thread.start` waits for it for ever. So one
-    that does nothing is started first.
-    """
-    begun = threading.Event()
-    try:
-        _thread.start_new_thread(begun.set, ())
-        if not begun.wait(BEGIN_SECONDS):
-            raise RuntimeError("a thread did not begin")
-        thread.start()
-    except RuntimeError as error:
-        remedy = "Are there processes ('ulimit -u') and memory ('ulimit -v') left?"
-        raise PescadorError(f"a worker needs a thread: {error}. {remedy}") from error

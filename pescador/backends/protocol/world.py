@@ -11,13 +11,15 @@ import os
 import random
 import sys
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from ...seeding import Seed
-from ..processes.launcher import search_path
+from ..system.owner import Owner
+from ..system.search_path import search_path
 
-__all__ = ["World", "seed_globals"]
+__all__ = ["Setup", "World", "seed_globals"]
 
 
 @dataclass
@@ -38,6 +40,15 @@ class World:
             os.environ.update(self.environ)
         with contextlib.suppress(OSError):
             os.chdir(self.folder)
+
+
+class Setup(NamedTuple):
+    """What a worker is to take on, the same for all of a pool. It comes first, with what makes the Sender."""
+
+    consumer: Owner
+    script: tuple[dict[str, bytes], str | None]  # as script.install() takes it
+    authkey: bytes  # of multiprocessing, which proxies of a manager need
+    world: World
 
 
 def seed_globals(seed: Seed) -> None:

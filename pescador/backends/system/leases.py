@@ -1,20 +1,21 @@
-"""Leases: which records of shared memory somebody here still uses, and what becomes of them at a fork.
+"""Leases: which records of shared memory are still used here, and what becomes of them at a fork.
 
-A forked process has all arrays of its parent, and such an array would be the very memory that the parent,
-and a worker, go on using. So the child takes leave of it, before any other code runs there::
+A forked process inherits the arrays of its parent. Those over shared memory would stay the very memory that
+the parent reads and a worker writes again. So the child gets private memory in their place, before any other
+code runs there::
 
     parent                                    child
-    no lease is told to have ended from now on
+    from now on no lease counts as ended
     fork                                      copies what is leased
     waits                                     maps private memory over the segment, and copies it back
-    goes on; ended leases are told again  ◀── done
+    goes on; ended leases count again     ◀── done
 
 Invariants: a record is not given back to its worker before all processes that were forked while it was
-leased have their own copy; and neither of both runs on before that, so neither sees what the other writes
-later. What a child leases is that of nobody else, so another fork in it needs nothing of all this.
+leased have their own copy; and neither process runs on before that, so neither sees what the other writes
+later. What the child has then is shared with nobody, so when it forks in turn, nothing is to be done for it.
 
-Where nothing is leased, a fork costs nothing. Where the system call is not at hand (there is no libc that
-:mod:`ctypes` finds, or no memory), or a library forks behind Python's back, the memory stays shared.
+Where nothing is leased, a fork costs nothing. Where the memory cannot be replaced (:mod:`ctypes` finds no C
+library, or there is no memory), or a library forks behind Python's back, it stays shared.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ import select
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .shared_memory import Bytes
+from .shared_memory import Bytes, address
 
 __all__ = ["Leases"]
 
@@ -42,9 +44,9 @@ CHILD_SECONDS = 10.0
 class Leases:
     """Makes arrays over records of shared memory, and tells when the last user of one is gone.
 
-    Such an array is watched by a weak reference, its *lease*. Views of it keep the array in turn, however
-    many they are and whatever their type, shape or class: NumPy has them refer to the first array of a chain,
-    and goes on to what is below that only if it is an array, too. So the memory must be none.
+    Such an array is watched by a weak reference, its *lease*. All views of it keep the array alive, whatever
+    their type, shape or class: NumPy has a view refer to the lowest array of a chain of views. That is this
+    one as long as the memory below it is no array itself. Any thread may call anything.
 
     Attributes
     ----------
@@ -55,7 +57,7 @@ class Leases:
     def __init__(self) -> None:
         self.ended: deque[_Lease] = deque()
         self._end = self.ended.append
-        self._open: dict[int, _Lease] = {}  # a weak reference that is dropped tells nothing
+        self._open: dict[int, _Lease] = {}  # kept, for a weak reference that is dropped tells nothing
         self._is_closed = False
         for leases in list(_all):
             leases._forget_if_unused()
@@ -90,7 +92,7 @@ class Leases:
         return records
 
     def close(self) -> None:
-        """Nobody is told any more of what ends; what is still leased is known, for forks."""
+        """Tell nobody any more what ends. What is still leased stays known, for a fork has to replace it."""
         self._is_closed = True
         self._forget_if_unused()
 
@@ -105,7 +107,7 @@ class Leases:
         return [array for lease in list(self._open.values()) if (array := lease()) is not None]
 
 
-class _Lease(weakref.ref[Any]):
+class _Lease(weakref.ref[Bytes]):
     __slots__ = ("record",)
 
     record: Any
@@ -113,20 +115,20 @@ class _Lease(weakref.ref[Any]):
 
 _BYTE = np.dtype(np.uint8)
 
-# Those of this process that are not closed, or of which something is still leased.
+# The Leases of this process that are not closed, or of which something is still leased.
 _all: set[Leases] = set()
 
 # Held while a fork is under way, so that a child has no pipe but its own.
 _lock = threading.RLock()
 
-# The forks that are under way: more than one if a signal handler forks meanwhile. Of each the pipe through
-# which the child tells that it is done, None if there is none.
+# The forks that are under way: more than one if a signal handler forks meanwhile. For each, the pipe through
+# which the child tells that it is done; None if there is no pipe.
 _forks: list[tuple[int, int] | None] = []
 
 
 def _before() -> None:
     _lock.acquire()
-    _forks.append(None)  # first, for what is leased from now on must not be given back, either
+    _forks.append(None)  # first, for what is leased from now on must not be given back either
     if any(leases.arrays() for leases in list(_all)):
         with contextlib.suppress(OSError):  # there is no descriptor left; then the parent can't wait
             _forks[-1] = os.pipe()
@@ -171,7 +173,7 @@ def _after_in_child() -> None:
 
 
 def _make_private() -> None:
-    """Have all that is leased in memory of this process alone, at the same addresses."""
+    """Move all that is leased to memory of this process alone, at the same addresses."""
     leased: dict[int, list[Bytes]] = {}
     for leases in _all:
         for array in leases.arrays():
@@ -183,13 +185,13 @@ def _make_private() -> None:
                 np.copyto(array, copy)
 
 
-def _map_private(mapping: Any) -> bool:
+def _map_private(mapping: object) -> bool:
     """Put fresh memory in place of that of a mapping; return whether that could be done."""
     if _mmap is None or not isinstance(mapping, mmap.mmap):
         return False
-    place = np.frombuffer(mapping, np.uint8).__array_interface__["data"][0]
-    found = _mmap(place, len(mapping), mmap.PROT_READ | mmap.PROT_WRITE, _FIXED | _PRIVATE, -1, 0)
-    return bool(found == place)
+    place = address(mapping)
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    return _mmap(place, len(mapping), protection, _FIXED | _PRIVATE, -1, 0) == place
 
 
 # mmap.mmap knows no MAP_FIXED; it has this value on Linux, macOS and the BSDs.
@@ -197,15 +199,14 @@ _FIXED = 0x10
 _PRIVATE = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
 
 
-def _find_mmap() -> Any:
+def _find_mmap() -> Callable[..., int | None] | None:
     """Return the function of the C library, None if there is none."""
     try:
         function = ctypes.CDLL(None).mmap
     except (OSError, AttributeError, TypeError):  # the last one on Windows
         return None
     function.restype = ctypes.c_void_p
-    integer = ctypes.c_int
-    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, integer, integer, integer, ctypes.c_long]
+    function.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *3 * [ctypes.c_int], ctypes.c_long]
     return function
 
 

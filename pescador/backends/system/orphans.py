@@ -7,7 +7,8 @@ only if that is certainly dead and they belong to the user of this process; root
 alone, too.
 
 What cannot be looked at is left alone. No failure of looking reaches the caller, and what is reported is
-what has really ended. Where there are no pidfds, and outside Linux, no process is ended.
+what has really ended. Where there are no pidfds, and outside Linux, no process is ended: another one might
+come to its number between the look and the signal.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import time
 import psutil
 
 from . import shared_memory
-from .owner import Owner, is_dead, parse, pids_are_ours, this_owner, watch
+from .owner import Owner, is_dead, parse, this_owner
+from .pids import pids_are_ours, watch
 
 __all__ = ["command_line", "owner_of", "processes", "reclaim", "reclaim_nothing", "reclaim_once"]
 
@@ -36,11 +38,11 @@ PROGRAM = "import sys; sys.path[:] = [*["
 """Start of what their interpreter runs."""
 
 PATIENCE = 2.0  # seconds in which workers end with their consumer
-DYING_SECONDS = 2.0  # in which one that was killed is gone, unless the kernel does not let it go
+DYING_SECONDS = 2.0  # in which one that was killed is gone, unless it is stuck in the kernel
 
 _logger = logging.getLogger("pescador")
 
-_reclaimed_by = 0
+_reclaimed_by = 0  # the process that has reclaimed: a forked child inherits this, and does so itself
 
 
 def command_line(interpreter: list[str], path: list[str], code: str) -> list[str]:
@@ -133,7 +135,7 @@ def _reclaim_processes(dry_run: bool) -> list[int]:
 
 
 def _ended(descriptors: dict[int, int], seconds: float) -> list[int]:
-    """Return the descriptors of those processes that have ended, so many seconds from now at most."""
+    """Wait so many seconds at most for all these processes; return the descriptors of those that ended."""
     deadline = time.monotonic() + seconds
     poll = select.poll()
     for descriptor in descriptors:

@@ -9,13 +9,12 @@ unique, and written as a *token* in command lines of workers and in names of seg
 What this process cannot find out about itself is empty there. A start time has a letter for its form, since
 those of two forms tell nothing about each other, and is shifted by a time namespace.
 
-That an owner is dead must be proven (:func:`is_dead`), for who is thought dead has its workers killed. In
-doubt it lives. Looking never fails: what is missing, hidden, unreadable or not as expected is unknown.
+That an owner is dead must be proven (:func:`is_dead`), for the workers of one that is thought dead are
+killed. In doubt it lives. Looking never fails: what is missing, hidden or not as expected is unknown.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
@@ -23,14 +22,16 @@ from typing import NamedTuple
 
 import psutil
 
-__all__ = ["Owner", "is_dead", "parse", "pids_are_ours", "start_time", "this_owner", "watch"]
+from .pids import pids_are_ours, proc
+
+__all__ = ["Owner", "is_dead", "parse", "start_time", "this_owner"]
 
 _NUMBER = "(?:0|[1-9][0-9]{0,19})"
 _TOKEN = re.compile(
     rf"([1-9][0-9]{{0,8}})-([tp]{_NUMBER}|)-({_NUMBER}|)-({_NUMBER}|)-([0-9a-f]{{32}}|)"  # as in Owner
 )
 
-_this: Owner | None = None
+_this: Owner | None = None  # this process, or after a fork its parent; threads that race write the same
 
 
 class Owner(NamedTuple):
@@ -89,7 +90,7 @@ def start_time(pid: int) -> str:
     try:
         if sys.platform != "linux":
             return f"p{psutil.Process(pid).create_time():.0f}"
-        with open(f"{_proc()}/{pid}/stat", "rb") as file:
+        with open(f"{proc()}/{pid}/stat", "rb") as file:
             # The name in parentheses may hold spaces. Field 22 is in clock ticks since boot, which no
             # adjustment of the clock changes.
             return f"t{int(file.read().rpartition(b')')[2].split()[19])}"
@@ -97,39 +98,9 @@ def start_time(pid: int) -> str:
         return ""
 
 
-def pids_are_ours() -> bool:
-    """Whether psutil knows processes by the numbers that the system calls of this process take.
-
-    It reads /proc, which may be missing, or be that of another pid namespace (``unshare --pid --fork``
-    without ``--mount-proc``), where the same number is another process. Then it is not to be asked.
-    """
-    if sys.platform != "linux":
-        return True
-    pid = str(os.getpid())
-    try:
-        if os.readlink(f"{_proc()}/self") != pid:
-            return False
-        with open(f"{_proc()}/self/status", "rb") as file:
-            # The number of this process in the namespace of /proc, then those in the ones below it.
-            numbers = [line.split()[1:] for line in file if line.startswith(b"NSpid:")]
-    except OSError:
-        return False
-    return numbers in ([], [[pid.encode()]])
-
-
-def watch(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when a process ends; None where there is no such thing."""
-    try:
-        return os.pidfd_open(pid)
-    except (OSError, AttributeError) as error:
-        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-            raise  # who goes on without it does not hear of the end of the process
-        return None
-
-
 def _namespace(kind: str) -> str:
     """Return the number of a namespace of this process, which is unique as long as it has processes."""
-    folder = f"{_proc()}/self/ns"
+    folder = f"{proc()}/self/ns"
     try:
         return str(os.stat(f"{folder}/{kind}").st_ino)
     except FileNotFoundError:
@@ -138,13 +109,9 @@ def _namespace(kind: str) -> str:
         return ""
 
 
-def _proc() -> str:
-    return str(getattr(psutil, "PROCFS_PATH", "/proc"))  # which a program may have changed
-
-
 def _boot() -> str:
     try:
-        with open(f"{_proc()}/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open(f"{proc()}/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot = file.read().strip().replace("-", "")
     except (OSError, ValueError):
         return ""

@@ -40,21 +40,10 @@ FOLDER = "/dev/shm"
 
 
 def create(n_bytes: int, remedy: str) -> tuple[int, Bytes]:
-    """Create a segment and reserve its memory.
+    """Create a segment of at least 1 byte and reserve its memory; return its descriptor, and that mapped.
 
-    Parameters
-    ----------
-    n_bytes : int
-        Size, at least 1.
-    remedy : str
-        What the user can do where there is not enough shared memory; part of the error.
-
-    Returns
-    -------
-    fd : int
-        To be closed by the caller.
-    memory : array of shape (n_bytes,), dtype uint8
-        Mapped for as long as this array or a view of it lives.
+    The caller closes the descriptor. The memory is mapped for as long as the array or a view of it lives.
+    `remedy` is what the user can do where there is not enough shared memory, and becomes part of the error.
     """
     fd = _open_unnamed()
     try:
@@ -81,7 +70,7 @@ def adopt(fd: int, n_bytes: int, private: bool = False) -> Bytes:
         ) from error
 
 
-def address(memory: memoryview) -> int:
+def address(memory: memoryview | mmap.mmap) -> int:
     """Return where in this process some memory is."""
     return int(np.frombuffer(memory, np.uint8).__array_interface__["data"][0])
 

@@ -11,8 +11,8 @@ import zmq
 
 from ...exceptions import PescadorError
 from ..protocol.connection import Connection, close_all
-from ..protocol.errors import start_thread
 from ..system.shared_memory import Bytes
+from ..system.threads import start_thread
 
 __all__ = [
     "ALIGNMENT",

@@ -14,9 +14,9 @@ from ..processes.ending import exit_now
 from ..protocol import messages
 from ..protocol.codec import Record
 from ..protocol.connection import Connection
-from ..protocol.errors import start_thread
 from ..protocol.messages import AnyExtent, Extent
 from ..protocol.transport import Sender
+from ..system.threads import start_thread
 from .frames import BUDGET, FRAME_BYTES, PADDING, REMEDY, keep_freed_memory, make_context, padded, starts
 
 __all__ = ["ZMQSender"]

@@ -14,7 +14,7 @@ import pytest
 
 from pescador import ParallelStreamer, Streamer
 from pescador.__main__ import main
-from pescador.backends.processes.launcher import python_command
+from pescador.backends.processes.interpreter import python_command
 from pescador.backends.system import orphans, shared_memory
 from pescador.backends.system.owner import this_owner
 

@@ -1,21 +1,15 @@
 """Who owns something, and whether that is dead: in doubt, it lives."""
 
 import os
-import subprocess
 import sys
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pescador.backends.processes.launcher import _offspring
-from pescador.backends.processes.stacks import process_state
-from pescador.backends.processes.worker_main import _watch
 from pescador.backends.system import owner
-from pescador.backends.system.owner import Owner, is_dead, parse, pids_are_ours, start_time, this_owner
+from pescador.backends.system.owner import Owner, is_dead, parse, start_time, this_owner
 
-from ...kinds import ROOT
 from ...worlds import WORLDS, run_in
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no death is ever proven")
@@ -29,16 +23,6 @@ owners = st.builds(
     st.just("") | numbers,
     st.just("") | st.text("0123456789abcdef", min_size=32, max_size=32),
 )
-
-
-@pytest.fixture(scope="module")
-def dead():
-    """Return a process that has ended, as an owner."""
-    code = "from pescador.backends.system.owner import this_owner; print(this_owner())"
-    done = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
-    )
-    return parse(done.stdout.strip())
 
 
 # Tokens
@@ -147,98 +131,11 @@ def test_a_process_of_another_user_exists_even_if_it_is_hidden(monkeypatch):
     assert not is_dead(hidden)
 
 
-# Where psutil looks
-
-
-@linux
-@pytest.mark.parametrize(
-    ("link", "status"),
-    [
-        (None, None),
-        ("{pid}", None),
-        ("1", "NSpid:\t1\n"),
-        ("1", "NSpid:\t1\t{pid}\n"),  # /proc of an outer namespace
-        ("{pid}", "NSpid:\t{pid}\t{pid}\n"),  # the same number in both, by chance
-        ("{pid}", "NSpid:\t{pid}\t1\n"),
-    ],
-)
-def test_a_proc_of_other_processes_is_not_asked(link, status, dead, monkeypatch, tmp_path):
-    pid = os.getpid()
-    if link is not None:
-        (tmp_path / "self").symlink_to(link.format(pid=pid))
-        folder = tmp_path / link.format(pid=pid)
-        folder.mkdir()
-        (folder / "stat").write_text("1 (x) " + " ".join(["7"] * 50))
-        if status is not None:
-            (folder / "status").write_text("Name:\tx\n" + status.format(pid=pid))
-    this_owner()
-    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
-    assert not pids_are_ours()
-    assert start_time(pid) == ""
-    assert not is_dead(dead)
-
-
-@linux
-def test_a_proc_that_does_not_tell_of_namespaces_is_taken_for_ours(monkeypatch, tmp_path):
-    """As in a sandbox that stands in for the kernel."""
-    (tmp_path / "self").symlink_to(str(os.getpid()))
-    folder = tmp_path / str(os.getpid())
-    folder.mkdir()
-    (folder / "status").write_text("Name:\tx\n")
-    (folder / "stat").write_text("1 (a) b) " + " ".join(map(str, range(3, 40))))
-    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
-    assert pids_are_ours()
-    assert start_time(os.getpid()) == "t22"
-    (folder / "stat").write_text("of another form")
-    assert start_time(os.getpid()) == ""
-
-
-@linux
-def test_of_processes_in_a_proc_of_others_nothing_is_said_and_none_is_ended(monkeypatch, tmp_path):
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
-        assert process_state(child.pid) != "in an unknown state"
-        assert [process.pid for process in _offspring(os.getpid()) if process.pid == child.pid]
-        monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
-        assert process_state(child.pid) == "in an unknown state"
-        assert _offspring(os.getpid()) == []
-
-
-@pytest.mark.parametrize("error", [OSError(13, "hidden"), IndexError("list index"), psutil.AccessDenied(1)])
-def test_a_psutil_that_stumbles_harms_nobody(error, monkeypatch):
-    def fail(*arguments):
-        raise error
-
-    monkeypatch.setattr(psutil, "Process", fail)
-    assert process_state(os.getpid()) == "in an unknown state"
-    assert _offspring(os.getpid()) == []
-
-
-# What a worker makes of its consumer
-
-
-@linux
-def test_a_worker_of_a_dead_consumer_does_not_start(dead):
-    with pytest.raises(EOFError):
-        _watch(str(dead))
-
-
-@linux
-@pytest.mark.parametrize("change", [{"started": ""}, {"time_namespace": "1"}, {"boot": ""}], ids=str)
-def test_a_worker_that_cannot_tell_watches_its_consumer(change):
-    descriptor = _watch(str(this_owner()._replace(**change)))
-    assert descriptor is not None
-    os.close(descriptor)
-
-
-@linux
-def test_a_worker_in_another_pid_namespace_watches_no_stranger():
-    assert _watch(str(this_owner()._replace(pid_namespace="1"))) is None
-
-
 SCRIPT = """
 import contextlib
 from pescador import ParallelStreamer, Streamer
-from pescador.backends.system.owner import is_dead, pids_are_ours, this_owner
+from pescador.backends.system.owner import is_dead, this_owner
+from pescador.backends.system.pids import pids_are_ours
 
 nested = ParallelStreamer(Streamer(range, 3), "zmq", start_method="fork")
 with contextlib.ExitStack() as stack:

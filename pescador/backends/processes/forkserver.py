@@ -1,0 +1,216 @@
+"""The consumer's side of the *forkserver*, the process from which workers are forked.
+
+It is a process of ours that has imported NumPy and pescador and runs no thread of the user's (see
+:mod:`.forkserver_main`). There is one for each consumer process, as long as it has pools. Any thread may use
+it, also a finalizer that runs while the same thread is using it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import signal
+import threading
+from typing import ClassVar
+
+import psutil
+
+from ...exceptions import PescadorError
+from ..protocol.connection import Connection
+from ..system.owner import this_owner
+from ..system.pids import process_state
+from .interpreter import interrupts_blocked, start_interpreter
+from .process import Process, end
+
+__all__ = ["Forkserver", "Grandchild"]
+
+# Seconds in which a forkserver forks a worker. On a machine under heavy load one was seen to need 22.
+ANSWER_SECONDS = 60
+
+# Seconds in which it tells how a worker ended, which is worth no longer wait, and in which it ends itself
+# when it has no workers.
+REAP_SECONDS = 0.3
+END_SECONDS = 0.3
+
+# Seconds in which it tells how a worker ended where that becomes part of an error.
+CAUSE_SECONDS = 2.0
+
+
+class Forkserver:
+    """A forkserver that runs, or has died: then whoever needs one replaces it.
+
+    It is made by :meth:`acquire` alone.
+    """
+
+    current: ClassVar[Forkserver | None] = None
+    # Held more than once when the garbage collector closes another pool meanwhile.
+    _lock: ClassVar[threading.RLock] = threading.RLock()  # type: ignore[valid-type]
+    _n_users: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        self._owner = this_owner()
+        self._is_silent = False  # it did not tell how a worker ended; set by whichever thread asked last
+        self._fate = ""  # why it was killed
+        self._connection, other = Connection.pair()
+        descriptor = other.socket.fileno()
+        code = f"from pescador.backends.processes.forkserver_main import main; main({descriptor})"
+        try:
+            with contextlib.closing(other), interrupts_blocked():
+                self._process = start_interpreter(code, (descriptor,))
+        except BaseException:
+            self._connection.end()  # upon which the process ends, if it was started
+            raise
+        self.pid = self._process.pid
+
+    @classmethod
+    def acquire(cls) -> Forkserver:
+        """Return the forkserver of this process, which runs until it is released as often."""
+        with cls._lock:
+            cls._n_users += 1  # at once, so that nobody ends it meanwhile
+            if cls.current is None or cls.current._owner != this_owner() or not cls.current.is_alive():
+                forkserver = Forkserver()
+                cls.current, cls._n_users = forkserver, 1
+            return cls.current
+
+    @classmethod
+    def release(cls, forkserver: Forkserver) -> None:
+        """Give back what :meth:`acquire` returned."""
+        with cls._lock:
+            if forkserver is not cls.current:
+                forkserver._end()
+                return
+            cls._n_users -= 1
+            if not cls._n_users:
+                cls.current = None
+                forkserver._end()
+
+    @classmethod
+    def replace(cls, forkserver: Forkserver) -> Forkserver:
+        """Give back a forkserver that is dead, and return another."""
+        with cls._lock:
+            if cls.current is forkserver:
+                cls.current = None
+            cls.release(forkserver)
+            return cls.acquire()
+
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return not self._process.wait(0)
+
+    def exit_cause(self) -> str:
+        """Return how its process ended, in words that follow its name."""
+        self._process.wait(REAP_SECONDS)
+        return self._fate or self._process.exit_cause()
+
+    def fork(self, descriptors: tuple[int, ...]) -> str:
+        """Start a worker with these descriptors; return its pid, or why there is none.
+
+        Raises
+        ------
+        EOFError, OSError
+            If its process is dead.
+        PescadorError
+            If no answer comes. Then the forkserver is killed, so the next pool starts another.
+        """
+        answer = self._ask("fork", descriptors, ANSWER_SECONDS)
+        if answer is None:
+            raise self._killed()
+        return answer
+
+    def reap(self, pid: int, seconds: float = REAP_SECONDS) -> str:
+        """Return the exit status of a worker, 'running', or nothing if the forkserver does not answer.
+
+        One that did not is not waited for again, unless for longer: it is stopped, most likely.
+        """
+        waits = seconds > REAP_SECONDS or not self._is_silent
+        answer = self._ask(f"reap {pid}", (), seconds if waits else 0)
+        self._is_silent = answer is None
+        return answer or ""
+
+    def _ask(self, question: str, descriptors: tuple[int, ...], seconds: float) -> str | None:
+        """Send a request, and return the answer, None if none comes.
+
+        The answer comes through a connection of its own, so any thread may ask at any time, also when the
+        garbage collector closes a pool while another question is under way.
+        """
+        here, there = Connection.pair()
+        with contextlib.closing(here):
+            with contextlib.closing(there):
+                # Past the queue, where a Ctrl-C might leave it: twice or never is both fine here.
+                if not self._connection.send_now(question.encode(), (there.socket.fileno(), *descriptors)):
+                    return None  # it is full of questions
+            if not _comes(here, seconds):
+                return None
+            answer = here.receive()
+        assert answer is not None
+        return answer[0].decode()
+
+    def _killed(self) -> PescadorError:
+        """Kill the process, and return what to raise."""
+        state = process_state(self.pid)
+        self._fate = f"did not answer (it was {state})"
+        end([self._process], 0, signal.SIGKILL)
+        return PescadorError(
+            f"process {self.pid}, from which workers are forked, did not answer 'fork' for "
+            f"{ANSWER_SECONDS} s (it was {state}), and was killed, which ends all workers that it started. "
+            "Did somebody stop it, or is the machine out of memory or overloaded? The next iteration starts "
+            "another one; start_method='spawn' does without"
+        )
+
+    def _end(self) -> None:
+        """End the process, which has no workers any more, so it may be killed."""
+        self._connection.end()
+        end([self._process], 0 if self._is_silent else END_SECONDS, signal.SIGKILL)
+
+
+def _comes(connection: Connection, seconds: float) -> bool:
+    """Wait until there is a message, or the end, on a connection; return whether one came in time."""
+    poll = select.poll()
+    poll.register(connection.socket, select.POLLIN)
+    # One second at a time: while this process is stopped (Ctrl-Z), which stops the other, too, one of them
+    # passes at most.
+    return any(poll.poll(1000 * min(1, seconds - start)) for start in range(math.ceil(seconds) or 1))
+
+
+def _forget_lock() -> None:
+    # A fork may find the lock held by a thread that the child does not have.
+    Forkserver._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock)
+
+
+class Grandchild(Process):
+    """A worker that a forkserver forked, which is asked how it ended."""
+
+    def __init__(self, pid: int, forkserver: Forkserver) -> None:
+        super().__init__(pid)
+        self._forkserver = forkserver
+        self._is_orphan = False  # it ended with the forkserver
+
+    def _reap(self, seconds: float = REAP_SECONDS) -> bool:
+        try:
+            status = self._forkserver.reap(self.pid, seconds)
+        except (EOFError, OSError):
+            # The forkserver is gone. The kernel kills its workers with it, and nobody can ask how they ended.
+            self._is_orphan = True
+            return self.pidfd is not None or process_state(self.pid) in ("gone", psutil.STATUS_ZOMBIE)
+        if status == "running":
+            return False
+        if status:
+            self._returncode = int(status)
+        return bool(status) or self.pidfd is not None  # which is readable, or nobody would reap
+
+    def exit_cause(self) -> str:
+        """Return how the process ended, in words that follow its name."""
+        if self._has_ended and self._returncode is None and not self._is_orphan:
+            self._reap(CAUSE_SECONDS)  # the forkserver was late
+        if self._has_ended and self._is_orphan:
+            return (
+                f"was killed by SIGKILL together with process {self._forkserver.pid}, from which workers are "
+                f"forked, and which {self._forkserver.exit_cause()}"
+            )
+        return super().exit_cause()

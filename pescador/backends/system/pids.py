@@ -1,0 +1,135 @@
+"""Processes by their number: looking at them, watching them, and sending them signals.
+
+psutil finds processes in /proc, while system calls take the numbers of this process's own pid namespace.
+Nothing here asks psutil unless both mean the same (:func:`pids_are_ours`), so that no stranger is looked at,
+or ended. Looking never fails: what is missing, hidden or not as expected is unknown, or not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import sys
+
+import psutil
+
+__all__ = [
+    "become_subreaper",
+    "end_with_parent",
+    "has_ended",
+    "offspring",
+    "pids_are_ours",
+    "proc",
+    "process_state",
+    "runs",
+    "tell",
+    "watch",
+]
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def proc() -> str:
+    """Return where psutil looks for processes, which a program may have changed."""
+    return str(getattr(psutil, "PROCFS_PATH", "/proc"))
+
+
+def pids_are_ours() -> bool:
+    """Whether psutil knows processes by the numbers that the system calls of this process take.
+
+    /proc may be missing, or be that of another pid namespace (``unshare --pid --fork`` without
+    ``--mount-proc``), where the same number is another process.
+    """
+    if sys.platform != "linux":
+        return True
+    pid = str(os.getpid())
+    try:
+        if os.readlink(f"{proc()}/self") != pid:
+            return False
+        with open(f"{proc()}/self/status", "rb") as file:
+            # The number of this process in the namespace of /proc, then those in the ones below it.
+            numbers = [line.split()[1:] for line in file if line.startswith(b"NSpid:")]
+    except OSError:
+        return False
+    return numbers in ([], [[pid.encode()]])
+
+
+def process_state(pid: int) -> str:
+    """Return what the system says of a process: 'running', 'sleeping', 'stopped', 'disk-sleep', ...
+
+    It is 'gone' if there is no such process, and 'in an unknown state' where that cannot be told.
+    """
+    try:
+        return str(psutil.Process(pid).status()) if pids_are_ours() else "in an unknown state"
+    except psutil.NoSuchProcess:
+        return "gone"
+    except Exception:
+        return "in an unknown state"
+
+
+def offspring(pid: int) -> list[psutil.Process]:
+    """Return what a process has started, directly or not; nothing where that cannot be told."""
+    try:
+        return psutil.Process(pid).children(recursive=True) if pids_are_ours() else []
+    except Exception:
+        return []
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; a child of this process that has is reaped."""
+    with contextlib.suppress(ChildProcessError):  # it is the child of another one
+        return not os.waitpid(process.pid, os.WNOHANG)[0]
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def has_ended(child: int) -> bool:
+    """Whether a child of this process has ended, which is then reaped; what is no child of it has."""
+    try:
+        return bool(os.waitpid(child, os.WNOHANG)[0])
+    except ChildProcessError:
+        return True
+
+
+def tell(process: psutil.Process, number: int) -> None:
+    """Send a signal to a process; one that is stopped goes on, or it would not see the signal."""
+    with contextlib.suppress(psutil.Error):
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+
+
+def watch(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when a process ends; None where there is no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (OSError, AttributeError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise  # who goes on without it does not hear of the end of the process
+        return None
+
+
+def become_subreaper() -> None:
+    """Have processes whose parents end become children of this one, where the system knows that."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, also if it is stuck in compiled code.
+
+    A parent that has ended already is not noticed by the kernel any more, so this process exits at once.
+    Where the kernel has no such service, nothing happens.
+    """
+    if _prctl(PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != parent:
+        os._exit(1)
+
+
+def _prctl(option: int, value: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+    return True

@@ -1,0 +1,136 @@
+"""The process from which workers are forked, and what is told when it or a worker dies."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+from pescador import ParallelStreamer, PescadorError, RoundRobinMux, Streamer, WorkerError
+from pescador.backends.processes import forkserver as consumers_side
+from pescador.backends.processes.forkserver import Forkserver
+from pescador.backends.processes.launcher import Launcher
+
+from ...kinds import PATIENCE, Gone, process_backends, worker_pid
+
+SOON = 10 if os.environ.get("CI") else 1.5  # seconds
+
+
+@contextlib.contextmanager
+def impatient():
+    """Wait for a second only, while the forkserver is known to be stopped: starting one may take longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(consumers_side, "ANSWER_SECONDS", 1)
+        yield
+
+
+def forkserver_of(stream):
+    """Return the process from which the only worker was forked, once it has been."""
+    return psutil.Process(worker_pid(stream)).parent()
+
+
+def stop(process):
+    process.send_signal(signal.SIGSTOP)
+    while process.status() != psutil.STATUS_STOPPED:
+        pass
+
+
+@contextlib.contextmanager
+def refusal(pid, question):
+    error = rf"process {pid}, .*'{question}.* for 1 s \(it was stopped\)"
+    with impatient(), pytest.raises(PescadorError, match=error):
+        yield
+
+
+@process_backends
+def test_a_forkserver_that_is_stopped_is_an_error_when_a_pool_opens(backend, own_forkserver):
+    with ParallelStreamer(Streamer(range, 10**6), backend=backend) as first:
+        items = iter(first)
+        next(items)
+        forkserver = forkserver_of(first)
+        stop(forkserver)
+        second = ParallelStreamer(Streamer(range, 3), backend=backend)
+        with refusal(forkserver.pid, "fork"):
+            list(second)
+        assert not forkserver.is_running()
+        with second:
+            assert list(second) == [0, 1, 2]
+            assert forkserver_of(second).pid != forkserver.pid
+        # What the first had on its worker is lost, and its next iteration works as well.
+        with pytest.raises(
+            WorkerError, match=f"SIGKILL together with process {forkserver.pid}.* was stopped"
+        ):
+            list(items)
+        assert next(iter(first)) == 0
+
+
+@process_backends
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_a_forkserver_that_is_stopped_does_not_keep_a_pool_from_closing(backend, n_workers, own_forkserver):
+    stream = ParallelStreamer(RoundRobinMux([Streamer(range, 3)] * 3), backend, n_workers)
+    assert len(list(stream)) == 9
+    forkserver = psutil.Process(stream.stats()["workers"][0]["pid"]).parent()
+    gone = Gone(worker["pid"] for worker in stream.stats()["workers"])
+    stop(forkserver)
+    started = time.monotonic()
+    stream.close()
+    assert time.monotonic() - started < SOON
+    assert not forkserver.is_running()
+    assert not gone.wait(0)
+    assert len(list(stream)) == 9
+    stream.close()
+
+
+def test_a_forkserver_that_does_not_end_is_killed(own_forkserver):
+    workers = Launcher("forkserver")
+    forkserver = psutil.Process(Forkserver.current._process.pid)
+    assert Forkserver.current.reap(os.getpid(), PATIENCE) == "0"  # it is no child of the forkserver
+    stop(forkserver)
+    workers.close()
+    assert not forkserver.is_running()
+
+
+def test_a_forkserver_that_goes_on_is_waited_for(own_forkserver):
+    workers = Launcher("forkserver")
+    forkserver = psutil.Process(Forkserver.current._process.pid)
+    stop(forkserver)
+    timer = threading.Timer(1.2, forkserver.resume)  # nothing waits for this time but the pool that opens
+    timer.start()
+    with ParallelStreamer(Streamer(range, 3)) as stream:
+        assert list(stream) == [0, 1, 2]
+        assert forkserver_of(stream) == forkserver
+    timer.join()
+    workers.close()
+
+
+# What a dead worker tells
+
+
+def test_the_cause_of_death_is_told_also_if_the_forkserver_is_late(own_forkserver):
+    with ParallelStreamer(Streamer(range, 10**6)) as stream:
+        items = iter(stream)
+        next(items)
+        forkserver = forkserver_of(stream)
+        (worker,) = stream._pool._pool.workers
+        stop(forkserver)
+        os.kill(worker.process.pid, signal.SIGSEGV)
+        assert worker.process.wait(PATIENCE)
+        forkserver.resume()
+        with pytest.raises(WorkerError, match="was killed by SIGSEGV"):
+            list(items)
+
+
+@process_backends
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_death_of_the_forkserver_is_told(backend, number, own_forkserver):
+    with ParallelStreamer(Streamer(range, 10**6), backend) as stream:
+        items = iter(stream)
+        next(items)
+        forkserver = forkserver_of(stream)
+        forkserver.send_signal(number)
+        error = f"SIGKILL together with process {forkserver.pid}, .* was killed by {number.name}"
+        with pytest.raises(WorkerError, match=error):
+            list(items)
