@@ -23,6 +23,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import pickle
 import threading
 import weakref
 from collections import OrderedDict, deque
@@ -35,10 +36,8 @@ import numpy as np
 from ...core import Streamer
 from ...exceptions import PescadorError
 from ..protocol import mapped, script
-from ..protocol.codec import dump
-from ..shm.ring import ALIGNMENT
 from ..system import shared_memory
-from ..system.shared_memory import Bytes
+from ..system.shared_memory import ALIGNMENT, Bytes
 
 __all__ = ["Part", "Recipe", "Recipes", "Segment"]
 
@@ -271,7 +270,11 @@ class Recipes:
         key = id(source)
         part = self._parts.get(key)
         if part is None or part.iteration < self._iteration:
-            made = Recipe(dump(source), ()) if _is_flat(source) else self.pickle(source, (*within, source))
+            made = (
+                Recipe(pickle.dumps(source, 5), ())
+                if _is_flat(source)
+                else self.pickle(source, (*within, source))
+            )
             if part is None or (part.data, part.needs) != made:
                 if part is not None:
                     self._remove_part(key)

@@ -15,9 +15,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..system.shared_memory import Bytes
-from .codec import Record
 from .connection import MAX_MESSAGE, Connection
-from .messages import NOWHERE, AnyExtent, Extent
+from .messages import NOWHERE, AnyExtent, Extent, Record
 
 __all__ = ["MAX_EXTENTS", "Receiver", "Sender"]
 

@@ -34,14 +34,13 @@ from ...exceptions import ParameterError, PescadorError, WorkerError
 from ..consumer.process_pool import ProcessBackend
 from ..processes.launcher import Process
 from ..protocol import messages
-from ..protocol.codec import Record
 from ..protocol.connection import Connection
-from ..protocol.messages import NOWHERE, AnyExtent, Extent
+from ..protocol.messages import NOWHERE, AnyExtent, Extent, Record
 from ..protocol.transport import Receiver, Sender
 from ..system import shared_memory
 from ..system.leases import Leases
-from ..system.shared_memory import Bytes
-from .ring import ALIGNMENT, Allocator
+from ..system.shared_memory import ALIGNMENT, Bytes
+from .ring import Allocator
 
 __all__ = ["RingReceiver", "RingSender", "ShmBackend"]
 

@@ -20,10 +20,11 @@ from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
 from ...seeding import Seed
 from ..protocol import messages
-from ..protocol.codec import Encoder, Layout, Record, Schema
+from ..protocol.codec import Encoder, Layout, Schema
 from ..protocol.connection import Backoff, Connection, Ended, close_all
 from ..protocol.errors import dump_error
-from ..protocol.messages import NOWHERE, Extent
+from ..protocol.messages import NOWHERE, Extent, Record
+from ..protocol.pickling import pickled
 from ..protocol.transport import Sender
 from ..protocol.world import World, seed_globals
 from ..system.shared_memory import Bytes
@@ -114,9 +115,9 @@ class ProcessLoop(WorkerLoop):
         """Seed the global generators for an iteration."""
         seed_globals(seed)
 
-    def obey_free(self, flat: bytes, *command: Any) -> None:
+    def obey_free(self, extents: bytes, *command: Any) -> None:
         """Take back memory, and obey the command that comes with that."""
-        self._sender.free(messages.FLAT.iter_unpack(flat))
+        self._sender.free(messages.unpack_extents(extents))
         if command:
             self.obey(*command)
 
@@ -232,7 +233,7 @@ class ProcessLoop(WorkerLoop):
     def send_failure(self, number: int, error: BaseException) -> None:
         if isinstance(error, Stop):
             raise error
-        self._send(number, messages.FAILURE, *self._encoder.pickle(dump_error(error)))
+        self._send(number, messages.FAILURE, *pickled(dump_error(error)))
         self.flush()
 
     def _send(self, number: int, schema: int, layout: Layout, parts: Sequence[Any]) -> None:

@@ -46,10 +46,9 @@ from ..consumer.process_pool import ProcessBackend
 from ..processes.ending import exit_now
 from ..processes.launcher import Process
 from ..protocol import messages
-from ..protocol.codec import Record
 from ..protocol.connection import Connection, close_all
 from ..protocol.errors import start_thread
-from ..protocol.messages import AnyExtent, Extent
+from ..protocol.messages import AnyExtent, Extent, Record
 from ..protocol.transport import Receiver, Sender
 from ..system.shared_memory import Bytes
 
@@ -220,7 +219,7 @@ class ZMQSender(Sender):
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         parts = [message[start : start + FRAME_BYTES] for start in _starts(len(message) + 1)]
         if extents:
-            parts.append(messages.flat(extents))
+            parts.append(messages.pack_extents(extents))
         self._socket.send_multipart(parts, copy=self._copy)
         for extent in extents:
             memory: Any = self._lent[extent.segment].memory.base
@@ -306,7 +305,7 @@ class ZMQReceiver(Receiver):
             message += part
         self._message = message
         if self._socket.rcvmore:
-            self._coming.extend(messages.FLAT.iter_unpack(self._socket.recv()))
+            self._coming.extend(messages.unpack_extents(self._socket.recv()))
 
     def _receive_frame(self) -> None:
         """Receive a frame of the record that comes next."""
