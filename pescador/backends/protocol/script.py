@@ -22,15 +22,18 @@ import os
 import pickle
 import sys
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import cloudpickle
 import numpy as np
+
+from .mapped import InFile, InSegment
 
 __all__ = [
     "GLOBALS",
     "GLOBALS_ID",
     "MAIN",
+    "PersistentId",
     "Pickler",
     "Unpickler",
     "filename",
@@ -44,6 +47,14 @@ MAIN: Final = ("__main__", "__mp_main__")
 # In place of the namespace of the script. Not empty, for cloudpickle would fill it then.
 GLOBALS: Final[dict[str, Any]] = {"__name__": "__main__"}
 GLOBALS_ID: Final = ("main",)
+
+PersistentId = (
+    tuple[Literal["main"]]
+    | tuple[Literal["part"], int]
+    | tuple[Literal["array"], InSegment]
+    | tuple[Literal["file"], InFile]
+)
+"""What is in a pickle in place of an object that the worker finds elsewhere."""
 
 # A function or class that refers to more than this, by whatever globals, is not found by name.
 MAX_NAME_BYTES = 1 << 18
@@ -67,7 +78,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         super().__init__(file, 5)
         self.globals_ref[id(vars(sys.modules["__main__"]))] = GLOBALS
 
-    def persistent_id(self, value: Any) -> Any:
+    def persistent_id(self, value: Any) -> PersistentId | None:
         """Return what to send in place of an object; None sends the object itself."""
         return GLOBALS_ID if value is GLOBALS else None
 
@@ -81,7 +92,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 class Unpickler(pickle.Unpickler):
     """Loads what the Pickler has made."""
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: PersistentId) -> Any:
         """Return what an identity stands for."""
         if pid == GLOBALS_ID:
             return vars(sys.modules["__main__"])
@@ -177,7 +188,7 @@ class _Names:
 
 
 class _NamePickler(Pickler):
-    def persistent_id(self, value: Any) -> Any:
+    def persistent_id(self, value: Any) -> PersistentId | None:
         """Refuse what holds much data, before it is asked for it."""
         kind = type(value)
         if isinstance(value, np.ndarray | np.generic):

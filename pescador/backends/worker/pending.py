@@ -1,4 +1,8 @@
-"""What a worker has encoded and not sent yet, to be sent together."""
+"""What a worker has encoded and not sent yet, to be sent together.
+
+The worker's main thread adds to it, and the thread that listens to the consumer's wake-ups may send it. Both
+hold the lock of the loop meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ _NO_RUN = (0, 0, 0)
 
 
 class Pending:
-    """Entries of one message, see :mod:`.wire`.
+    """The entries of one message with items, see :mod:`..protocol.messages`.
+
+    Small items in a row that are of one stream, of one schema and of one size are a *run*, and have one entry.
 
     Attributes
     ----------
@@ -23,7 +29,7 @@ class Pending:
     n_record_bytes : int
         Their size, and that of scattered items.
     n_items : int
-        Number of items.
+        Number of items, small and large.
     streams : set of int
         Numbers of the streams that they are of.
     """
