@@ -61,7 +61,11 @@ _Place = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 
 
 class Segment:
-    """Shared memory with arrays, the consumer's side. They are copied there by :meth:`fill`."""
+    """Shared memory with arrays, the consumer's side.
+
+    While a recipe is pickled, places are reserved one by one; then :meth:`fill` takes the memory and copies
+    the arrays there.
+    """
 
     needs = ()
 

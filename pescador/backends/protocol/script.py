@@ -44,7 +44,8 @@ __all__ = [
 
 MAIN: Final = ("__main__", "__mp_main__")
 
-# In place of the namespace of the script. Not empty, for cloudpickle would fill it then.
+# What a Pickler has cloudpickle take for the namespace of the script, and replaces by GLOBALS_ID. It is not
+# empty, for into an empty one cloudpickle would put the globals that a function uses.
 GLOBALS: Final[dict[str, Any]] = {"__name__": "__main__"}
 GLOBALS_ID: Final = ("main",)
 
@@ -56,10 +57,11 @@ PersistentId = (
 )
 """What is in a pickle in place of an object that the worker finds elsewhere."""
 
-# A function or class that refers to more than this, by whatever globals, is not found by name.
+# A function or class is not found by name if its pickle, with all that it refers to, is longer than this, or
+# if it refers to a larger array. The table holds no more than this.
 MAX_NAME_BYTES = 1 << 18
-MAX_TABLE_BYTES = 1 << 22
 MAX_ARRAY_BYTES = 1 << 12
+MAX_TABLE_BYTES = 1 << 22
 
 if sys.modules.get("__mp_main__") is sys.modules["__main__"] is not None:
     # Nobody else can import it, so what it defines must be sent by value.
@@ -93,10 +95,10 @@ class Unpickler(pickle.Unpickler):
     """Loads what the Pickler has made."""
 
     def persistent_load(self, pid: PersistentId) -> Any:
-        """Return what an identity stands for."""
+        """Return what a persistent id stands for."""
         if pid == GLOBALS_ID:
             return vars(sys.modules["__main__"])
-        raise pickle.UnpicklingError(f"unknown identity {pid!r}")
+        raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
 
 
 class _Code:
@@ -189,7 +191,7 @@ class _Names:
 
 class _NamePickler(Pickler):
     def persistent_id(self, value: Any) -> PersistentId | None:
-        """Refuse what holds much data, before it is asked for it."""
+        """Refuse an object that may hold much data before that is pickled."""
         kind = type(value)
         if isinstance(value, np.ndarray | np.generic):
             if value.nbytes > MAX_ARRAY_BYTES:
@@ -200,7 +202,7 @@ class _NamePickler(Pickler):
 
 
 class _Bounded(io.BytesIO):
-    """Takes no more than MAX_NAME_BYTES."""
+    """A file in memory that refuses to become longer than MAX_NAME_BYTES."""
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > MAX_NAME_BYTES:

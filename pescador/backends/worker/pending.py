@@ -1,7 +1,7 @@
 """What a worker has encoded and not sent yet, to be sent together.
 
-The worker's main thread adds to it, and the thread that listens to the consumer's wake-ups may send it. Both
-hold the lock of the loop meanwhile.
+The worker's main thread adds to it, and the thread that listens for wake-ups of the consumer may send it,
+each under the lock of the loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NO_RUN = (0, 0, 0)
 class Pending:
     """The entries of one message with items, see :mod:`..protocol.messages`.
 
-    Small items in a row that are of one stream, of one schema and of one size are a *run*, and have one entry.
+    Successive small items of one stream, schema and size are a *run*, and have one entry.
 
     Attributes
     ----------
