@@ -82,8 +82,8 @@ class Items:
 
 def ring_bytes(item: Item) -> int:
     """Return the size of the shm backend's ring for such items."""
-    from pescador.backends.shm.ring import ALIGNMENT
     from pescador.backends.shm.sender import MAX_RING_BYTES, MIN_RING_BYTES, RING_ITEMS
+    from pescador.backends.system.shared_memory import ALIGNMENT
 
     size = sum(places(item)) + ALIGNMENT
     return max(MIN_RING_BYTES, min(RING_ITEMS * size, MAX_RING_BYTES)) // 4096 * 4096

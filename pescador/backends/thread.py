@@ -176,7 +176,7 @@ class _ThreadLoop(WorkerLoop):
 
     def send(self, number: int, item: Any) -> None:
         try:
-            item = self.ownership.private(item, sys.getrefcount(item))
+            item = self.ownership.private(item)
         except Exception as error:  # there is no memory for a copy, most likely
             raise Unsendable from error
         self._handle.put(number, item)

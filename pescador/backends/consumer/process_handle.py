@@ -22,10 +22,11 @@ from ...seeding import WORKER, Seed
 from ..processes.process import Process, end
 from ..processes.stacks import STALL_SIGNAL, Report
 from ..protocol import messages
-from ..protocol.codec import PICKLED, Decoder
+from ..protocol.codec import Decoder
 from ..protocol.connection import Backoff, Connection, close_all
 from ..protocol.errors import load_error
 from ..protocol.messages import NOWHERE, AnyExtent
+from ..protocol.pickling import unpickled
 from ..protocol.transport import MAX_EXTENTS, Receiver
 from ..protocol.world import World
 from ..system.pids import process_state
@@ -97,10 +98,10 @@ class ProcessHandle(WorkerHandle):
         try:
             extents = self._receiver.take_released()
             while len(extents) == MAX_EXTENTS:
-                self.command("free", messages.flat(extents))
+                self.command("free", messages.pack_extents(extents))
                 extents = self._receiver.take_released()
             if extents:
-                self.command("free", messages.flat(extents), *command)
+                self.command("free", messages.pack_extents(extents), *command)
             elif command:
                 self.command(*command)
         except BaseException as error:  # a Ctrl-C, most likely; what was taken is told to nobody
@@ -254,10 +255,8 @@ class ProcessHandle(WorkerHandle):
         return True
 
     def _take_items(self, message: memoryview) -> None:
-        header = messages.header(message)
-        bodies = memoryview(self._receiver.view(header.bodies)) if header.bodies.segment else None  # type: ignore[arg-type]
-        entries = messages.entries(message, bodies)
-        self.statistics.worker_wait, self.statistics.copied = header.waited, header.copied
+        waited, copied, entries = messages.unpack_items(message, self._receiver.view)
+        self.statistics.worker_wait, self.statistics.copied = waited, copied
         streams = self.streams
         for number, schema, inline, extent in entries:
             stream = streams.get(number)
@@ -266,7 +265,7 @@ class ProcessHandle(WorkerHandle):
                 found = [End]
             elif schema == messages.FAILURE:
                 where = f"worker process {self.process.pid}"
-                failures = [self._decoder.decode(PICKLED, self._body(body, extent)) for body in inline]
+                failures = [unpickled(self._body(body, extent)) for body in inline]
                 found = [Failure(load_error(failure, where)) for failure in failures]
             if stream is None:
                 for entry in found:
@@ -302,7 +301,7 @@ class ProcessHandle(WorkerHandle):
         if type(entry) is not tuple:
             return
         schema, body, extent = entry
-        for record in messages.unpack_extents(body)[0] if schema & messages.SCATTERED else [extent]:
+        for record in messages.unpack_table(body)[0] if schema & messages.SCATTERED else [extent]:
             if record[0]:
                 self._receiver.release(record)
 
@@ -362,5 +361,5 @@ def _size(schema: int, inline: list[Any], extent: AnyExtent) -> int:
     """Return the size of an item."""
     size = sum(map(len, inline)) // max(len(inline), 1) + extent[2]
     if schema < messages.FAILURE and schema & messages.SCATTERED:
-        size += sum(record.n_bytes for record in messages.unpack_extents(inline[0])[0])
+        size += sum(record[2] for record in messages.unpack_table(inline[0])[0])
     return size

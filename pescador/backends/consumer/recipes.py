@@ -15,39 +15,32 @@ Each is known by the object of which it was made. When it is needed for the firs
 given up, here and in the workers, when its array is gone, when it was not needed in a whole iteration, or
 when too many came after it.
 
-An array in a file that is mapped into memory is not sent: the worker maps the file, too (see :mod:`.mapped`).
+An array in a file that is mapped into memory is not sent: the worker maps the file, too. What of a
+recipe goes where is up to :mod:`.recipe_pickler`.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from types import FunctionType
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ...core import Streamer
 from ...exceptions import PescadorError
-from ..protocol import mapped, script
-from ..protocol.codec import dump
-from ..shm.ring import ALIGNMENT
+from ..protocol.pickling import order_of
 from ..system import shared_memory
-from ..system.shared_memory import Bytes
+from ..system.shared_memory import ALIGNMENT, Bytes
+from .recipe_pickler import pickled
 
 __all__ = ["Part", "Recipe", "Recipes", "Segment"]
-
-# Arrays from this size on go into segments.
-SHARED_BYTES = 1 << 16
-
-# Collections and texts of so many entries and characters are parts.
-MANY_ENTRIES: Final = 64
-MANY_CHARACTERS: Final = 1 << 12
 
 # What is kept in case that it is needed again. Each segment takes a descriptor.
 MAX_SEGMENTS = 32
@@ -61,16 +54,18 @@ REMEDY = (
     "--shm-size), or use backend='thread'"
 )
 
-_ATOMS: Final = frozenset({bool, bytes, complex, float, int, str, type(None)})
-_NEVER: Final = frozenset({bool, complex, float, int, type(None)})
-_MANY: Final[dict[type, int]] = {
-    **dict.fromkeys((dict, frozenset, list, set, tuple), MANY_ENTRIES),
-    **dict.fromkeys((bytearray, bytes, str), MANY_CHARACTERS),
-}
+Array = npt.NDArray[Any]
+
+_Place = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
+"""The address, shape, strides and dtype of an array."""
 
 
 class Segment:
-    """Shared memory with arrays, the consumer's side. They are copied there by :meth:`fill`."""
+    """Shared memory with arrays, the consumer's side.
+
+    While a recipe is pickled, places are reserved one by one; then :meth:`fill` takes the memory and copies
+    the arrays there.
+    """
 
     needs = ()
 
@@ -121,7 +116,7 @@ class Segment:
 class Part:
     """The pickle of an object that recipes have in common."""
 
-    def __init__(self, number: int, source: Any, made: Recipe, given_up: deque[int]) -> None:
+    def __init__(self, number: int, source: object, made: Recipe, given_up: deque[int]) -> None:
         self.number = number
         self.source = source  # kept, because it is known by its id
         self.data, self.needs = made
@@ -147,20 +142,14 @@ class Recipe(NamedTuple):
     needs: tuple[Part | Segment, ...]
 
 
-_Place = tuple[Any, ...]
-"""Where an array is, and how it looks."""
-
-
+@dataclass(slots=True)
 class _Shared:
     """An array that lies in a segment."""
 
-    __slots__ = ("iteration", "offset", "owner", "segment")
-
-    def __init__(self, owner: weakref.ref[Any], segment: Segment, offset: int, iteration: int) -> None:
-        self.owner = owner  # of its memory: as long as it is there, nothing else can be at that place
-        self.segment = segment
-        self.offset = offset
-        self.iteration = iteration  # in which it was last compared
+    owner: weakref.ref[Array]  # of its memory: as long as it is there, nothing else can be at that place
+    segment: Segment
+    offset: int
+    iteration: int  # in which it was last compared
 
 
 class Recipes:
@@ -219,29 +208,34 @@ class Recipes:
 
     def _make(self, streamer: Streamer[Any]) -> Recipe:
         try:
-            recipe = self.pickle(streamer, ())
+            recipe = self._pickle(streamer)
         except _Cycle:
             self._clear()
-            recipe = self.pickle(streamer, None)
+            recipe = self._pickle(streamer, in_parts=False)
         new, self._new = self._new, None
         if new is not None:
             new.fill()
             self._segments[new.number] = new
         return recipe
 
-    def pickle(self, value: Any, within: tuple[Any, ...] | None) -> Recipe:
-        """Return the recipe of an object.
+    def _pickle(self, value: object, within: tuple[object, ...] = (), in_parts: bool = True) -> Recipe:
+        """Return the recipe of an object, which is needed for the parts of the objects `within`."""
+        needs: dict[int, Part | Segment] = {}
 
-        Parameters
-        ----------
-        value : object
-        within : tuple or None
-            The objects whose parts are being made; None makes no parts.
-        """
-        file = io.BytesIO()
-        pickler = _Pickler(file, self, value, within)
-        pickler.dump(value)
-        return Recipe(file.getvalue(), tuple(pickler.needs.values()))
+        def part(source: object) -> int:
+            if any(source is other for other in within):
+                raise _Cycle
+            found = self._part(source, within)
+            needs[found.number] = found
+            return found.number
+
+        def array(array: Array) -> tuple[int, int]:
+            segment, offset = self._array(array)
+            needs[segment.number] = segment
+            return segment.number, offset
+
+        data = pickled(value, array, part if in_parts else None)
+        return Recipe(data, tuple(needs.values()))
 
     def _forget_what_is_gone(self) -> None:
         while self._gone:
@@ -266,12 +260,12 @@ class Recipes:
 
     # Parts
 
-    def part(self, source: Any, within: tuple[Any, ...]) -> Part:
+    def _part(self, source: object, within: tuple[object, ...]) -> Part:
         """Return the part of an object."""
         key = id(source)
         part = self._parts.get(key)
         if part is None or part.iteration < self._iteration:
-            made = Recipe(dump(source), ()) if _is_flat(source) else self.pickle(source, (*within, source))
+            made = self._pickle(source, (*within, source))
             if part is None or (part.data, part.needs) != made:
                 if part is not None:
                     self._remove_part(key)
@@ -296,7 +290,7 @@ class Recipes:
 
     # Arrays
 
-    def array(self, array: Any) -> tuple[Segment, int]:
+    def _array(self, array: Array) -> tuple[Segment, int]:
         """Return the segment in which an array is, and where."""
         place = _place(array)
         shared = self._arrays.get(place)
@@ -313,7 +307,7 @@ class Recipes:
         self._use((shared.segment,))
         return shared.segment, shared.offset
 
-    def _is_as_it_was(self, shared: _Shared, array: Any) -> bool:
+    def _is_as_it_was(self, shared: _Shared, array: Array) -> bool:
         if shared.iteration == self._iteration:
             return True
         shared.iteration = self._iteration
@@ -326,115 +320,26 @@ class Recipes:
             self._segments.pop(found.number, None)
 
 
-class _Pickler(script.Pickler):
-    """Pickles an object, and takes note of the segments and parts to which the pickle refers."""
-
-    def __init__(self, file: io.BytesIO, recipes: Recipes, root: Any, within: tuple[Any, ...] | None) -> None:
-        super().__init__(file)
-        self.needs: dict[int, Part | Segment] = {}  # by number
-        self._recipes = recipes
-        self._root = root
-        self._within = within
-        self._functions: set[int] = set()  # ids of the functions of streams
-
-    def persistent_id(self, value: Any) -> Any:
-        kind = type(value)  # called for each object that is pickled
-        if kind in _NEVER:
-            return None
-        if kind in _MANY:
-            if len(value) < _MANY[kind]:
-                return script.GLOBALS_ID if value is script.GLOBALS else None
-        elif kind is np.ndarray or kind is np.memmap:
-            return None if value.nbytes < SHARED_BYTES else self._array_id(value)
-        elif kind is FunctionType:
-            if id(value) not in self._functions:
-                return None
-        elif isinstance(value, Streamer):
-            function = getattr(value.streamer, "func", value.streamer)  # of a partial
-            if type(function) is FunctionType and script.is_by_value(function):
-                self._functions.add(id(function))
-            return None
-        elif not isinstance(value, type) or value.__module__ not in script.MAIN:
-            return None
-        return self._part_id(value)
-
-    def _part_id(self, value: Any) -> Any:
-        if value is self._root or self._within is None:
-            return None
-        if any(value is other for other in self._within):
-            raise _Cycle
-        part = self._recipes.part(value, self._within)
-        self.needs[part.number] = part
-        return "part", part.number
-
-    def _array_id(self, array: Any) -> Any:
-        dtype = array.dtype
-        if dtype.hasobject or _is_broadcast(array):
-            return None
-        file = mapped.locate(array)
-        if file is not None:
-            return "file", file
-        segment, offset = self._recipes.array(array)
-        self.needs[segment.number] = segment
-        is_map = type(array) is np.memmap
-        return (
-            "array", segment.number, offset, array.shape, dtype, _order(array), array.flags.writeable, is_map
-        )  # fmt: skip
-
-    def reducer_override(self, value: Any) -> Any:
-        kind = type(value)
-        if kind is Streamer:
-            value.check_recipe()
-            return _streamer, (value.streamer, value.args, value.kwargs)
-        if kind is np.ndarray and value.nbytes >= SHARED_BYTES and _is_broadcast(value):
-            ends = tuple(slice(None if step else 1) for step in value.strides)
-            return np.broadcast_to, (value[ends], value.shape)
-        return super().reducer_override(value)
-
-
-def _streamer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Streamer[Any]:
-    """Return a stream of which this is the recipe: in half the bytes and time of its state."""
-    return Streamer(function, *args, **kwargs)
-
-
 class _Cycle(Exception):  # noqa: N818  # no error: the recipe is pickled in one piece then
     """What is being made a part refers to another one that is being made."""
 
 
-def _is_flat(value: Any) -> bool:
-    """Whether an object is a collection of atoms, or a text, so that plain pickle does, and is faster."""
-    kind = type(value)
-    if kind is dict:
-        return _ATOMS.issuperset(map(type, value)) and _ATOMS.issuperset(map(type, value.values()))
-    return kind in _MANY and (kind in _ATOMS or _ATOMS.issuperset(map(type, value)))
-
-
-def _is_broadcast(array: Any) -> bool:
-    """Whether several elements of an array are one place in memory."""
-    return any(not step and length > 1 for step, length in zip(array.strides, array.shape, strict=True))
-
-
-def _order(array: Any) -> str:
-    flags = array.flags
-    return "F" if flags.f_contiguous and not flags.c_contiguous else "C"
-
-
-def _contents(array: Any) -> Bytes:
+def _contents(array: Array) -> Bytes:
     """Return the bytes of an array, a copy of them if they do not lie side by side."""
     array = array.view(np.ndarray)
-    order = _order(array)
+    order = order_of(array)
     if not array.flags.forc:
         array = array.copy(order)
     contents: Bytes = array.reshape(-1, order=order).view(np.uint8)
     return contents
 
 
-def _place(array: Any) -> _Place:
+def _place(array: Array) -> _Place:
     address = array.__array_interface__["data"][0]
     return address, array.shape, array.strides, array.dtype
 
 
-def _owner(array: Any) -> Any:
+def _owner(array: Array) -> Array:
     """Return the array that keeps the memory of this one."""
     while isinstance(array.base, np.ndarray):
         array = array.base

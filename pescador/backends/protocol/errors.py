@@ -1,6 +1,6 @@
-"""Exceptions as bytes, and of items that cannot be loaded.
+"""Exceptions as bytes, exceptions in messages, and what is raised for an item that cannot be loaded.
 
-An exception is code of the user, too: it may raise anything when it is pickled, loaded or shown.
+The class of an exception may be the user's, so to pickle, load or show one may raise anything.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Unloadable(Exception):  # noqa: N818  # `error` is the error
     kind : str
         The type of the item, as far as it is known.
     error : BaseException
-        What it raised; not the cause, for then this one would have no traceback but that.
+        What it raised, which becomes the cause of the error that users see.
     """
 
     def __init__(self, kind: str, error: BaseException) -> None:
@@ -45,7 +45,7 @@ class Unloadable(Exception):  # noqa: N818  # `error` is the error
 
 
 def describe_error(error: BaseException | None) -> str:
-    """Return the type and the text of an exception, if it has one."""
+    """Return the type of an exception and its text, if it has one, for the message of another exception."""
     kind = type(error).__name__
     try:
         text = str(error)
@@ -57,7 +57,10 @@ def describe_error(error: BaseException | None) -> str:
 
 
 def dump_error(error: BaseException) -> tuple[bytes | None, str]:
-    """Return an exception as a pickle, None if it can't be pickled and loaded again, and its traceback."""
+    """Return an exception as a pickle, and its traceback as text.
+
+    In place of the pickle there is None if the exception can't be pickled, or not be loaded again.
+    """
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     except BaseException:  # an exception whose __str__ raises; a Ctrl-C is the consumer's business

@@ -1,63 +1,73 @@
 """The form of the messages that a worker process sends.
 
-A message holds entries of any streams::
+The first byte of a message says of what kind it is. One of kind 'I' holds entries of any streams, of which
+each stands for one item or several::
 
-    header   kind 'I', number of entries, seconds that the worker has waited and bytes it has copied so far,
-             and the record (segment, offset, size) with the bodies, if they are not in the message
+    header   kind, number of entries, seconds that the worker has waited and bytes that it has copied so far,
+             and the record with the bodies, if they are not in the message
     entries  of each: stream, schema, number of items, size of the body of each, and the record with the body
              of a large item, which has an entry of its own
     bodies   of the small items, one after the other
 
 An item whose arrays were made in shared memory is *scattered*: each of its arrays is a record of its own
-(a small one is in the inline body), and a table at the head of the inline body says where they are.
+(a small one is in the item's body), and a table at the head of the body says where they are.
 
 An entry of the schema END or FAILURE ends its stream. Other kinds of message define a schema ('S') or
 announce a segment whose descriptor comes along ('M') or its end ('D'); 'X' holds the last words of a
 worker that cannot go on.
+
+Wherever it stands, a record is an *extent*: segment, offset and size, of 64 bits each. All numbers are in the
+order of this machine's bytes, for messages do not leave it.
 """
 
 from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, pairwise
 from typing import Any, Final, NamedTuple
 
+import numpy.typing as npt
+
 from ...exceptions import WorkerError
+from ..system.shared_memory import Bytes
 
 __all__ = [
     "END",
     "ENTRY",
     "FAILURE",
-    "FLAT",
     "HEADER",
     "MAX_ITEMS",
     "AnyExtent",
     "Entry",
     "Extent",
-    "Header",
-    "entries",
-    "flat",
-    "header",
+    "Record",
     "pack_extents",
+    "pack_table",
     "unpack_extents",
+    "unpack_items",
+    "unpack_table",
 ]
-
-HEADER: Final = struct.Struct("<cHdQIQQ")
-ENTRY: Final = struct.Struct("<QIIIIQQ")
-ENTRY_SIZE: Final = ENTRY.size
-MAX_ITEMS: Final = 1 << 10  # of a message
-
-SCATTERED: Final = 0x40000000  # added to the schema of a scattered item
-FAILURE: Final = 0xFFFFFFFE
-END: Final = 0xFFFFFFFF
 
 ITEMS: Final = b"I"
 SCHEMA: Final = b"S"
 SEGMENT: Final = b"M"
 NO_SEGMENT: Final = b"D"
 LAST_WORDS: Final = b"X"
+
+EXTENT: Final = struct.Struct("=QQQ")
+HEADER: Final = struct.Struct("=cHdQQQQ")  # the last three are an extent, as in an entry
+ENTRY: Final = struct.Struct("=QIIIQQQ")
+ENTRY_SIZE: Final = ENTRY.size
+MAX_ITEMS: Final = 1 << 10  # of an entry
+
+SCATTERED: Final = 0x40000000  # added to the schema of a scattered item
+FAILURE: Final = 0xFFFFFFFE
+END: Final = 0xFFFFFFFF
+
+_COUNT: Final = struct.Struct("=H")
+_NO_BODY: Final = [memoryview(b"")]
 
 
 class Extent(NamedTuple):
@@ -71,79 +81,93 @@ class Extent(NamedTuple):
 AnyExtent = tuple[int, int, int]
 """An Extent, or the same without names, which takes a third of the time to make."""
 
+Entry = tuple[int, int, list[memoryview], AnyExtent]
+"""Stream, schema, the body of each item, and the record that holds the body instead, or NOWHERE.
+
+No tuple with names, for the same reason.
+"""
+
 NOWHERE: Final = Extent(0, 0, 0)
 
 
-FLAT: Final = struct.Struct("=QQQ")
-"""An extent, in the form of an array of integers."""
+class Record:
+    """Memory of a transport for the body of an item, the sender's side.
+
+    A transport that uses the memory again gives the same Record, which keeps the views of the memory that a
+    schema has written to: making them takes longer than to copy 16 kB.
+    """
+
+    __slots__ = ("extent", "layout", "memory", "n_bytes", "offset", "views")
+
+    def __init__(self, extent: Extent, memory: Bytes) -> None:
+        self.extent = extent
+        self.offset = extent.offset  # at hand, for it takes longer to get at them in a tuple with names
+        self.n_bytes = extent.n_bytes
+        self.memory = memory
+        self.layout: object = None  # whose views these are
+        self.views: list[npt.NDArray[Any]] = []
 
 
-def flat(extents: Iterable[AnyExtent]) -> bytes:
-    """Return extents as bytes, of which FLAT makes extents again."""
+def pack_extents(extents: Iterable[AnyExtent]) -> bytes:
+    """Return extents as bytes."""
     return array("Q", chain.from_iterable(extents)).tobytes()
 
 
 WANT: Final = struct.Struct("=QQ")
 """What goes through a wake-up pipe: which stream the consumer wants, and how many messages had come."""
 
-_EXTENT: Final = struct.Struct("<IQQ")
+
+def unpack_extents(data: bytes | memoryview) -> Iterator[AnyExtent]:
+    """Return the extents that :func:`pack_extents` made bytes of."""
+    return EXTENT.iter_unpack(data)
 
 
-def pack_extents(extents: Sequence[Extent]) -> bytes:
+def pack_table(extents: Collection[AnyExtent]) -> bytes:
     """Return the table of a scattered item."""
-    return b"".join([_COUNT.pack(len(extents)), *(_EXTENT.pack(*extent) for extent in extents)])
+    return _COUNT.pack(len(extents)) + pack_extents(extents)
 
 
-def unpack_extents(body: Any) -> tuple[list[Extent], int]:
-    """Return the table of a scattered item, and its size."""
-    try:
-        (n,) = _COUNT.unpack_from(body)
-        extents = [Extent(*_EXTENT.unpack_from(body, _COUNT.size + i * _EXTENT.size)) for i in range(n)]
-    except struct.error as error:
-        raise WorkerError(f"a worker sent a broken table: {error}") from None
-    return extents, _COUNT.size + n * _EXTENT.size
+def unpack_table(body: bytes | bytearray | memoryview) -> tuple[list[AnyExtent], int]:
+    """Return the extents in the table of a scattered item, and the size of the table."""
+    end = _COUNT.size
+    if len(body) >= end:
+        end += _COUNT.unpack_from(body)[0] * EXTENT.size
+    if len(body) < end:
+        raise WorkerError(f"a worker sent a broken table: it ends at {end} of {len(body)} bytes")
+    return list(unpack_extents(memoryview(body)[_COUNT.size : end])), end
 
 
-_COUNT: Final = struct.Struct("<H")
+def unpack_items(message: memoryview, view: Callable[[AnyExtent], Bytes]) -> tuple[float, int, list[Entry]]:
+    """Return what is in a message of kind 'I'.
 
+    Parameters
+    ----------
+    message : memoryview
+    view : callable
+        Returns the memory of a record; called if the bodies are in one.
 
-Entry = tuple[int, int, list[Any], AnyExtent]
-"""Stream, schema, inline body of each item, record."""
-
-
-class Header(NamedTuple):
-    """The head of a message with items."""
-
-    kind: bytes
-    n_entries: int
-    waited: float
-    copied: int
-    bodies: Extent
-
-
-def header(message: memoryview) -> Header:
-    """Return the head of a message of kind 'I'."""
-    try:
-        kind, n_entries, waited, copied, *bodies = HEADER.unpack_from(message)
-    except struct.error as error:
-        raise WorkerError(f"a worker sent a broken message: {error}") from None
-    return Header(kind, n_entries, waited, copied, Extent(*bodies))
-
-
-def entries(message: memoryview, bodies: memoryview | None = None) -> list[Entry]:
-    """Return the entries of a message of kind 'I', whose bodies are in it, or else in `bodies`."""
-    n_entries = header(message).n_entries
+    Returns
+    -------
+    waited : float
+        Seconds that the worker has waited so far.
+    copied : int
+        Bytes that it has copied so far.
+    entries : list of Entry
+    """
+    if len(message) < HEADER.size:
+        raise WorkerError(f"a worker sent a broken message of {len(message)} bytes")
+    head = HEADER.unpack_from(message)
+    (_, n_entries, waited, copied), record = head[:4], head[4:]
     table_end = HEADER.size + n_entries * ENTRY_SIZE
     if table_end > len(message):
         raise WorkerError(f"a worker sent a broken message: {n_entries} entries in {len(message)} bytes")
-    if bodies is None:
-        bodies = message[table_end:]
-    found: list[Entry] = []
+    bodies = view(record).data if record[0] else message[table_end:]
+    entries: list[Entry] = []
     start = 0
     for entry in ENTRY.iter_unpack(message[HEADER.size : table_end]):
         stream, schema, n_items, n_inline, segment, _, _ = entry
         if segment and n_items == 1 and not n_inline:
-            found.append((stream, schema, _NO_BODY, entry[4:]))
+            entries.append((stream, schema, _NO_BODY, entry[4:]))
             continue
         end = start + n_items * n_inline
         if segment or n_items > MAX_ITEMS or end > len(bodies):
@@ -151,9 +175,6 @@ def entries(message: memoryview, bodies: memoryview | None = None) -> list[Entry
                 f"a worker sent a broken message: {n_items} items end at {end} of {len(bodies)} bytes"
             )
         ends = [start + i * n_inline for i in range(n_items + 1)]
-        found.append((stream, schema, [bodies[i:j] for i, j in pairwise(ends)], NOWHERE))
+        entries.append((stream, schema, [bodies[i:j] for i, j in pairwise(ends)], NOWHERE))
         start = end
-    return found
-
-
-_NO_BODY: Final = [b""]
+    return waited, copied, entries

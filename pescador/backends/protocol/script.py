@@ -22,15 +22,18 @@ import os
 import pickle
 import sys
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import cloudpickle
 import numpy as np
+
+from .mapped import InFile, InSegment
 
 __all__ = [
     "GLOBALS",
     "GLOBALS_ID",
     "MAIN",
+    "PersistentId",
     "Pickler",
     "Unpickler",
     "filename",
@@ -41,14 +44,24 @@ __all__ = [
 
 MAIN: Final = ("__main__", "__mp_main__")
 
-# In place of the namespace of the script. Not empty, for cloudpickle would fill it then.
+# What a Pickler has cloudpickle take for the namespace of the script, and replaces by GLOBALS_ID. It is not
+# empty, for into an empty one cloudpickle would put the globals that a function uses.
 GLOBALS: Final[dict[str, Any]] = {"__name__": "__main__"}
 GLOBALS_ID: Final = ("main",)
 
-# A function or class that refers to more than this, by whatever globals, is not found by name.
+PersistentId = (
+    tuple[Literal["main"]]
+    | tuple[Literal["part"], int]
+    | tuple[Literal["array"], InSegment]
+    | tuple[Literal["file"], InFile]
+)
+"""What is in a pickle in place of an object that the worker finds elsewhere."""
+
+# A function or class is not found by name if its pickle, with all that it refers to, is longer than this, or
+# if it refers to a larger array. The table holds no more than this.
 MAX_NAME_BYTES = 1 << 18
-MAX_TABLE_BYTES = 1 << 22
 MAX_ARRAY_BYTES = 1 << 12
+MAX_TABLE_BYTES = 1 << 22
 
 if sys.modules.get("__mp_main__") is sys.modules["__main__"] is not None:
     # Nobody else can import it, so what it defines must be sent by value.
@@ -67,7 +80,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         super().__init__(file, 5)
         self.globals_ref[id(vars(sys.modules["__main__"]))] = GLOBALS
 
-    def persistent_id(self, value: Any) -> Any:
+    def persistent_id(self, value: Any) -> PersistentId | None:
         """Return what to send in place of an object; None sends the object itself."""
         return GLOBALS_ID if value is GLOBALS else None
 
@@ -81,11 +94,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
 class Unpickler(pickle.Unpickler):
     """Loads what the Pickler has made."""
 
-    def persistent_load(self, pid: Any) -> Any:
-        """Return what an identity stands for."""
+    def persistent_load(self, pid: PersistentId) -> Any:
+        """Return what a persistent id stands for."""
         if pid == GLOBALS_ID:
             return vars(sys.modules["__main__"])
-        raise pickle.UnpicklingError(f"unknown identity {pid!r}")
+        raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
 
 
 class _Code:
@@ -177,8 +190,8 @@ class _Names:
 
 
 class _NamePickler(Pickler):
-    def persistent_id(self, value: Any) -> Any:
-        """Refuse what holds much data, before it is asked for it."""
+    def persistent_id(self, value: Any) -> PersistentId | None:
+        """Refuse an object that may hold much data before that is pickled."""
         kind = type(value)
         if isinstance(value, np.ndarray | np.generic):
             if value.nbytes > MAX_ARRAY_BYTES:
@@ -189,7 +202,7 @@ class _NamePickler(Pickler):
 
 
 class _Bounded(io.BytesIO):
-    """Takes no more than MAX_NAME_BYTES."""
+    """A file in memory that refuses to become longer than MAX_NAME_BYTES."""
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > MAX_NAME_BYTES:

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["is_tensor", "private", "reduced"]
+__all__ = ["Reduced", "is_tensor", "private", "reduced"]
+
+Reduced = tuple[Callable[..., object], tuple[Any, ...]]
+"""A function and its arguments, of which it makes an object again."""
 
 
-def is_tensor(value: Any) -> bool:
+def is_tensor(value: object) -> bool:
     """Whether this is a tensor, and of no subclass."""
     torch = sys.modules.get("torch")
     return torch is not None and type(value) is getattr(torch, "Tensor", None)
 
 
 def private(tensor: Any) -> Any:
-    """Return a copy that shares no memory; the tensor itself if there is none."""
+    """Return a copy of a tensor that shares no memory with it; the tensor itself if it cannot be copied."""
     try:
         if not tensor.is_leaf:
             return tensor.clone()
@@ -34,11 +38,11 @@ def private(tensor: Any) -> Any:
     return mine
 
 
-def reduced(tensor: Any) -> Any:
-    """Return how pickle makes a tensor again, NotImplemented if PyTorch is to say that."""
+def reduced(tensor: Any) -> Reduced | None:
+    """Return how a tensor is made again; None if as PyTorch's own pickle does it."""
     try:
         if not _is_part(tensor):
-            return NotImplemented
+            return None
         part = tensor.detach().resolve_conj().resolve_neg()
         try:
             array = part.numpy()
@@ -46,7 +50,7 @@ def reduced(tensor: Any) -> Any:
             integer = f"int{8 * part.element_size()}"
             array = part.view(getattr(sys.modules["torch"], integer)).numpy()
     except Exception:
-        return NotImplemented
+        return None
     return _tensor, (array, str(tensor.dtype), tensor.requires_grad, vars(tensor) or None)
 
 

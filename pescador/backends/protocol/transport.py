@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 from ...exceptions import WorkerError
 from ..system.shared_memory import Bytes
-from .codec import Record
 from .connection import MAX_MESSAGE, Connection
-from .messages import NOWHERE, AnyExtent, Extent
+from .messages import NOWHERE, AnyExtent, Extent, Record
 
 __all__ = ["MAX_EXTENTS", "Receiver", "Sender", "Transport"]
 

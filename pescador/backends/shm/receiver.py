@@ -20,8 +20,7 @@ from ..protocol.messages import AnyExtent
 from ..protocol.transport import Receiver
 from ..system import shared_memory
 from ..system.leases import Leases
-from ..system.shared_memory import Bytes
-from .ring import ALIGNMENT
+from ..system.shared_memory import ALIGNMENT, Bytes
 
 __all__ = ["RingReceiver"]
 

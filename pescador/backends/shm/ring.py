@@ -29,9 +29,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
-__all__ = ["ALIGNMENT", "Allocator"]
+from ..system.shared_memory import ALIGNMENT
 
-ALIGNMENT = 64  # bytes: a cache line, and what vector instructions like
+__all__ = ["Allocator"]
 
 
 class Allocator:

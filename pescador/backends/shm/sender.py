@@ -21,14 +21,13 @@ import numpy as np
 
 from ...exceptions import PescadorError
 from ..protocol import messages
-from ..protocol.codec import Record
 from ..protocol.connection import Connection
-from ..protocol.messages import NOWHERE, AnyExtent, Extent
+from ..protocol.messages import NOWHERE, AnyExtent, Extent, Record
 from ..protocol.transport import Sender
 from ..system import shared_memory
 from ..system.leases import Leases
-from ..system.shared_memory import Bytes
-from .ring import ALIGNMENT, Allocator
+from ..system.shared_memory import ALIGNMENT, Bytes
+from .ring import Allocator
 
 __all__ = ["MAX_RING_BYTES", "MIN_RING_BYTES", "RING_ITEMS", "RingSender"]
 

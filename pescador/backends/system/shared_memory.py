@@ -31,12 +31,13 @@ try:
 except ImportError:  # pragma: no cover  # Windows
     _posixshmem = None  # type: ignore[assignment]
 
-__all__ = ["Bytes", "address", "adopt", "create", "free_bytes", "reclaim"]
+__all__ = ["ALIGNMENT", "Bytes", "address", "adopt", "create", "free_bytes", "reclaim"]
 
 Bytes = npt.NDArray[np.uint8]
 
 PREFIX = "pescador-"
 FOLDER = "/dev/shm"
+ALIGNMENT = 64  # bytes: a cache line, and what vector instructions like
 
 
 def create(n_bytes: int, remedy: str) -> tuple[int, Bytes]:

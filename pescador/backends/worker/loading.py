@@ -1,4 +1,8 @@
-"""Recipes as bytes, the worker's side (see :mod:`.recipe`)."""
+"""Recipes as bytes, the worker's side (see :mod:`.consumer.recipes`).
+
+Segments and parts come before the first recipe that refers to them, and stay until the consumer says that no
+recipe will do so any more.
+"""
 
 from __future__ import annotations
 
@@ -9,36 +13,41 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ...core import Streamer
-from ...exceptions import PescadorError
+from ...exceptions import PescadorError, WorkerError
 from ..protocol import mapped, script
+from ..protocol.mapped import InSegment
+from ..protocol.script import PersistentId
 from ..system import shared_memory
 
 __all__ = ["Shelf"]
 
+Array = npt.NDArray[Any]
+
 
 class Shelf:
-    """The segments and parts that a worker has, and what it makes of them. Used by one thread."""
+    """The segments and parts that a worker has, and what it makes of them. Used by its main thread alone."""
 
     def __init__(self) -> None:
-        self._segments: dict[int, Any] = {}  # mappings
+        self._segments: dict[int, Any] = {}  # mappings, and errors of those that could not be mapped
         self._parts: dict[int, bytes] = {}  # that were not loaded yet
         self._loaded: dict[int, Any] = {}
         # An array is one object for all who refer to it, as it is in the consumer.
-        self._arrays: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
+        self._arrays: weakref.WeakValueDictionary[InSegment, Array] = weakref.WeakValueDictionary()
 
     def add_segment(self, number: int, n_bytes: int, fd: int) -> None:
         """Map a segment. Closes `fd`."""
         try:
             self._segments[number] = shared_memory.adopt(fd, n_bytes, private=True).base
-        except PescadorError as error:  # which is raised when a recipe needs it
+        except PescadorError as error:  # which is raised when a recipe refers to it
             self._segments[number] = error
         finally:
             os.close(fd)
 
     def add_part(self, number: int, data: bytes) -> None:
-        """Take a part, which is loaded when it is needed."""
+        """Take a part, which is loaded when a recipe refers to it for the first time."""
         self._parts[number] = data
 
     def drop(self, numbers: Iterable[int]) -> None:
@@ -63,23 +72,32 @@ class Shelf:
         if data is not None:
             self._loaded[number] = _Unpickler(data, self).load()
             del self._parts[number]  # only now, so that one which cannot be loaded says so each time
-        return self._loaded[number]
+        try:
+            return self._loaded[number]
+        except KeyError:
+            raise _missing("part", number) from None
 
-    def array(self, number: int, *look: Any) -> Any:
+    def array(self, place: InSegment) -> Array:
         """Return an array in a segment."""
-        key = number, *look
-        array = self._arrays.get(key)
+        array = self._arrays.get(place)
         if array is None:
-            offset, shape, dtype, order, writeable, is_map = look
-            memory = self._segments[number]
+            memory = self._segments.get(place.segment)
+            if memory is None:
+                raise _missing("segment", place.segment)
             if isinstance(memory, PescadorError):
                 raise memory
-            array = np.ndarray(shape, dtype, memory, offset, None, order)
-            if is_map:
+            array = np.ndarray(place.shape, place.dtype, memory, place.offset, None, place.order)
+            if place.is_memmap:
                 array = array.view(np.memmap)
-            array.flags.writeable = writeable
-            self._arrays[key] = array
+            array.flags.writeable = place.is_writeable
+            self._arrays[place] = array
         return array
+
+
+def _missing(kind: str, number: int) -> PescadorError:
+    return WorkerError(
+        f"it refers to {kind} {number}, which this worker does not have. That is an error in pescador itself"
+    )
 
 
 class _Unpickler(script.Unpickler):
@@ -87,12 +105,11 @@ class _Unpickler(script.Unpickler):
         super().__init__(io.BytesIO(data))
         self._shelf = shelf
 
-    def persistent_load(self, pid: Any) -> Any:
-        kind, *what = pid
-        if kind == "part":
-            return self._shelf.part(*what)
-        if kind == "array":
-            return self._shelf.array(*what)
-        if kind == "file":
-            return mapped.map_again(*what)
+    def persistent_load(self, pid: PersistentId) -> Any:
+        if pid[0] == "part":
+            return self._shelf.part(pid[1])
+        if pid[0] == "array":
+            return self._shelf.array(pid[1])
+        if pid[0] == "file":
+            return mapped.map_again(pid[1])
         return super().persistent_load(pid)

@@ -1,20 +1,26 @@
 """Which parts of an item its generator still holds, so that it may write to them when it goes on.
 
-A worker must copy these, and should copy nothing else. Python tells by its reference counts: at the moment
-when a generator has yielded, the references to a part of an item are those of the item and of the functions
-through which the item passes here, and of nobody else unless the part is *held*. How many they are depends
-on the version of Python and on these very functions. So nothing is assumed: before its first stream, a
-worker sends itself an item that is surely not held (:meth:`.worker.WorkerLoop.probe`), and what it counts on
-that way is what every part must have.
+A worker must copy what is held before its generator goes on, and should copy nothing else. Threads hand the
+item itself to the consumer, and :meth:`Ownership.private` copies what is held. Processes copy every item, but
+for arrays that were made in shared memory and that nobody else refers to: :meth:`Ownership.sole` finds those.
 
-Invariants:
+Python's reference counts tell. When a generator has yielded, the references to a part of an item are that of
+the item, those of the functions through which the item passes here, and those of whoever holds the part. How
+many the functions have depends on the version of Python and on the functions themselves, so it is measured:
+before its first stream, a worker sends an item that nobody holds (:meth:`.loop.WorkerLoop.probe`). With its
+counts those of every later item are compared. So a loop has one :class:`Ownership`, and calls the same method
+of it, at the same place and on the thread that runs its generators, for the probe and for all items.
 
-- A part counts as held if there is one reference more than that, to itself or to the array that it views;
-  and if what it views is no array, for then nobody can tell who else uses that memory.
-- Whatever lies in a container or an object that is held is held, too.
-- To count too many costs a copy. There is no way to count too few: whoever may write has a reference.
-  Undefined is what compiled code does that keeps a bare pointer, and what other threads of a generator do
-  with an item after it was yielded.
+Invariant: a part is taken for private only if nobody else can write to it. That is so if the item, the part
+and the array that the part views, if any, have as many references as those of the probe. Hence
+
+- a part counts as held if there is one reference more to any of the three. To count too many costs a copy; to
+  count too few is impossible, for whoever may write has a reference;
+- a part that views something other than an array is held, for nobody can tell who else uses that memory;
+- whatever lies in a container or an object that is held is held, too.
+
+It does not hold for compiled code that keeps a bare pointer, nor for other threads of a generator that get at
+an item after it was yielded.
 """
 
 from __future__ import annotations
@@ -42,39 +48,56 @@ def references(parts: Sequence[Any]) -> list[tuple[int, int]]:
 
 
 class Ownership:
-    """Makes private what a generator still holds, where items stay in this process.
+    """Knows how many references there are to what nobody but a worker's loop refers to.
 
     Attributes
     ----------
     copied : int
-        Bytes of arrays that were copied so far.
+        Bytes of arrays that :meth:`private` has copied so far.
     """
 
     def __init__(self) -> None:
         self.copied = 0
         self._n_copies = 0  # of arrays, and of what is like them
         self._copied_in: set[int] = set()  # ids of parts of this item in which there are such
+        # The counts of the probe: of the item, of its array, and of what that views; 0 before the probe.
         self._sole_item = 0
-        self._sole, self._sole_base = 0, 0
+        self._sole = self._sole_base = 0
 
-    def private(self, item: Any, n_references: int) -> Any:
-        """Return an item with copies of all arrays that somebody else refers to.
+    def _learn(self, n_item: int, parts: Sequence[Any]) -> None:
+        """Take the counts of the probe, whose one part is an array that views another."""
+        self._sole_item = n_item
+        ((self._sole, self._sole_base),) = references(parts)
 
-        The first one must be a dict of one array that nobody else refers to, and which is a view.
+    def sole(self, item: Any, parts: Sequence[Any]) -> set[int]:
+        """Return the ids of those parts to which nobody else refers, nor to the arrays that they view.
 
         Parameters
         ----------
-        item : object
-            Anything. A container that is held comes as a shallow copy, an object only if there are arrays in
-            it. All else is what it was.
-        n_references : int
-            What :func:`sys.getrefcount` says where this is called.
+        item : dict
+        parts : sequence
+            Its values.
         """
-        if not self._sole:
-            self._sole_item = n_references
-            ((self._sole, self._sole_base),) = references(list(item.values()))
+        n_item = sys.getrefcount(item)
+        if not self._sole_item:
+            self._learn(n_item, parts)
+        if n_item != self._sole_item:
+            return set()
+        sole = self._sole, self._sole_base
+        counts = references(parts)
+        return {id(part) for part, n in zip(parts, counts, strict=True) if n == sole}
+
+    def private(self, item: Any) -> Any:
+        """Return an item with copies of all arrays to which somebody else refers.
+
+        It may be anything. A container that is held becomes a shallow copy, and so does an object that is
+        held and in which there are arrays; all else is what it was.
+        """
+        n_item = sys.getrefcount(item)
+        if not self._sole_item:
+            self._learn(n_item, list(item.values()))
             return item
-        held = n_references != self._sole_item
+        held = n_item != self._sole_item
         if type(item) is dict and not held and self._has_nothing_shared(list(item.values())):
             return item
         n_base = references([item])[0][1] if isinstance(item, np.ndarray) else 0

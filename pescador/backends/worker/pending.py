@@ -1,19 +1,22 @@
-"""What a worker has encoded and not sent yet, to be sent together."""
+"""What a worker has encoded and not sent yet, to be sent together.
+
+The worker's main thread adds to it, and the thread that listens for wake-ups of the consumer may send it,
+each under the lock of the loop.
+"""
 
 from __future__ import annotations
 
-from ..protocol import messages
-from ..protocol.messages import NOWHERE, Extent
+from ..protocol.messages import ENTRY, HEADER, ITEMS, NOWHERE, Extent
 
 __all__ = ["Pending"]
 
 _NO_RUN = (0, 0, 0)
 
-_pack_entry = messages.ENTRY.pack
-
 
 class Pending:
-    """Entries of one message, see :mod:`.wire`.
+    """The entries of one message with items, see :mod:`..protocol.messages`.
+
+    Successive small items of one stream, schema and size are a *run*, and have one entry.
 
     Attributes
     ----------
@@ -26,7 +29,7 @@ class Pending:
     n_record_bytes : int
         Their size, and that of scattered items.
     n_items : int
-        Number of items.
+        Number of items, small and large.
     streams : set of int
         Numbers of the streams that they are of.
     """
@@ -65,7 +68,7 @@ class Pending:
         if self._n_run:
             self._end_run()
         segment, offset, n_bytes = extent
-        self._entries.append(_pack_entry(stream, schema, 1, 0, segment, offset, n_bytes))
+        self._entries.append(ENTRY.pack(stream, schema, 1, 0, segment, offset, n_bytes))
         self.streams.add(stream)
         self.extents.append(extent)
         self.n_record_bytes += n_bytes
@@ -73,12 +76,12 @@ class Pending:
 
     def _end_run(self) -> None:
         stream, schema, n_bytes = self._run
-        self._entries.append(messages.ENTRY.pack(stream, schema, self._n_run, n_bytes, *NOWHERE))
+        self._entries.append(ENTRY.pack(stream, schema, self._n_run, n_bytes, *NOWHERE))
         self._run, self._n_run = _NO_RUN, 0
 
     def message(self, waited: float, copied: int, bodies: Extent = NOWHERE) -> bytes:
         """Return the message, with the bodies in it if they are not elsewhere."""
         if self._n_run:
             self._end_run()
-        header = messages.HEADER.pack(messages.ITEMS, len(self._entries), waited, copied, *bodies)
+        header = HEADER.pack(ITEMS, len(self._entries), waited, copied, *bodies)
         return b"".join([header, *self._entries, *(self.bodies if bodies is NOWHERE else ())])

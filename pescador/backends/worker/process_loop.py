@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,16 +32,17 @@ import numpy as np
 from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
 from ..protocol import messages
-from ..protocol.codec import Encoder, Layout, Record, Schema
+from ..protocol.codec import Encoder, Layout, Schema
 from ..protocol.connection import Backoff, Connection, Ended, close_all
 from ..protocol.errors import dump_error
-from ..protocol.messages import NOWHERE, Extent
+from ..protocol.messages import NOWHERE, Extent, Record
+from ..protocol.pickling import pickled
 from ..protocol.transport import Sender
 from ..protocol.world import World, seed_globals
 from ..system.shared_memory import Bytes
 from .loading import Shelf
 from .loop import Stop, Unsendable, WorkerLoop
-from .ownership import references
+from .ownership import Ownership
 from .pending import Pending
 
 __all__ = ["ProcessLoop"]
@@ -84,8 +84,7 @@ class ProcessLoop(WorkerLoop):
         self._last_sent = 0.0  # when the last message with items was sent,
         self._n_sent = 0  # and how many there were
         self._at_once = False  # the consumer has waited so long that what it wants gets a message of its own
-        # How many references there are to an item, and to an array in it, that nobody else refers to.
-        self._sole_owner: tuple[int, tuple[int, int]] | None = None
+        self._ownership = Ownership()
         self.commands.update(
             segment=self._shelf.add_segment,
             part=self._shelf.add_part,
@@ -115,9 +114,9 @@ class ProcessLoop(WorkerLoop):
         close_all(descriptors)
         return command
 
-    def _free(self, flat: bytes, *command: Any) -> None:
+    def _free(self, extents: bytes, *command: Any) -> None:
         """Take back memory, and obey the command that came with that, if one did."""
-        self._sender.free(messages.FLAT.iter_unpack(flat))
+        self._sender.free(messages.unpack_extents(extents))
         if command:
             self.obey(*command)
 
@@ -162,14 +161,12 @@ class ProcessLoop(WorkerLoop):
             layout, parts = self._encoder.encode(item)
         except BaseException as error:
             raise Unsendable from error
-        if self._sender.given_out:
-            owners = sys.getrefcount(item), references(parts)
-            if self._sole_owner is None:  # see probe()
-                self._sole_owner = owners[0], owners[1][0]
+        if self._sender.given_out and isinstance(layout, Schema):
+            sole = self._ownership.sole(item, parts)
+            if not number:  # this was the probe
                 return
-            n_item, sole = self._sole_owner
-            if n_item == owners[0] and sole in owners[1] and isinstance(layout, Schema):
-                self._send_scattered(number, layout, parts, [counts == sole for counts in owners[1]])
+            if sole:
+                self._send_scattered(number, layout, parts, sole)
                 return
         if layout.is_new and isinstance(layout, Schema):
             self._define(layout)
@@ -191,13 +188,10 @@ class ProcessLoop(WorkerLoop):
         super().probe()
         self._sender.given_out.clear()
 
-    def _send_scattered(
-        self, number: int, schema: Schema, parts: Sequence[Any], is_sole: Sequence[bool]
-    ) -> None:
+    def _send_scattered(self, number: int, schema: Schema, parts: Sequence[Any], sole: set[int]) -> None:
         """Send an item with arrays that were made in the memory of the transport: those are not copied."""
         if schema.is_new:
             self._define(schema)
-        sole = {id(part) for part, is_so in zip(parts, is_sole, strict=True) if is_so}
         placed: list[Extent] = []
 
         def place(part: Any, field: Any) -> Extent:
@@ -231,7 +225,7 @@ class ProcessLoop(WorkerLoop):
     def send_failure(self, number: int, error: BaseException) -> None:
         if isinstance(error, Stop):
             raise error
-        self._send(number, messages.FAILURE, *self._encoder.pickle(dump_error(error)))
+        self._send(number, messages.FAILURE, *pickled(dump_error(error)))
         self.flush()
 
     def _send(self, number: int, schema: int, layout: Layout, parts: Sequence[Any]) -> None:

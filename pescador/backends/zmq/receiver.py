@@ -77,7 +77,7 @@ class ZMQReceiver(Receiver):
             message += part
         self._message = message
         if self._socket.rcvmore:
-            self._coming.extend(messages.FLAT.iter_unpack(self._socket.recv()))
+            self._coming.extend(messages.unpack_extents(self._socket.recv()))
 
     def _receive_frame(self) -> None:
         """Receive a frame of the record that comes next."""

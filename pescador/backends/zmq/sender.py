@@ -12,9 +12,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from ..processes.ending import exit_now
 from ..protocol import messages
-from ..protocol.codec import Record
 from ..protocol.connection import Connection
-from ..protocol.messages import AnyExtent, Extent
+from ..protocol.messages import AnyExtent, Extent, Record
 from ..protocol.transport import Sender
 from ..system.threads import start_thread
 from .frames import BUDGET, FRAME_BYTES, PADDING, REMEDY, keep_freed_memory, make_context, padded, starts
@@ -90,7 +89,7 @@ class ZMQSender(Sender):
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         parts = [message[start : start + FRAME_BYTES] for start in starts(len(message) + 1)]
         if extents:
-            parts.append(messages.flat(extents))
+            parts.append(messages.pack_extents(extents))
         self._socket.send_multipart(parts, copy=self._copy)
         for extent in extents:
             memory: Any = self._lent[extent.segment].memory.base

@@ -13,16 +13,14 @@ from pescador.backends.protocol import messages
 from pescador.backends.protocol.codec import (
     MAX_FIELDS,
     MAX_SCHEMAS,
-    PICKLED,
     Decoder,
     Encoder,
-    Pickled,
-    Record,
     Schema,
 )
 from pescador.backends.protocol.errors import Unloadable
-from pescador.backends.protocol.messages import NOWHERE
-from pescador.backends.shm.ring import ALIGNMENT
+from pescador.backends.protocol.messages import NOWHERE, Record
+from pescador.backends.protocol.pickling import PICKLED, Pickled
+from pescador.backends.system.shared_memory import ALIGNMENT
 from pescador.testing import Sample, assert_same, sample_items
 
 WAYS = ("join", "write")
@@ -296,7 +294,7 @@ def scattered():
 @given(st.data())
 def test_a_changed_table_of_a_scattered_item_is_refused_or_means_the_same(data):
     decoder, schema, body, records = scattered()
-    end = messages.unpack_extents(body)[1]
+    end = messages.unpack_table(body)[1]
     changed = bytearray(body)
     for _ in range(data.draw(st.integers(1, 3))):
         changed[data.draw(st.integers(0, end - 1))] ^= 1 << data.draw(st.integers(0, 7))

@@ -18,9 +18,9 @@ from pescador.backends.protocol import messages
 from pescador.backends.protocol.connection import Connection, close_all
 from pescador.backends.protocol.messages import NOWHERE, Extent
 from pescador.backends.shm.receiver import RingReceiver
-from pescador.backends.shm.ring import ALIGNMENT
 from pescador.backends.shm.sender import RingSender
 from pescador.backends.system import shared_memory
+from pescador.backends.system.shared_memory import ALIGNMENT
 from pescador.backends.worker.process_loop import ProcessLoop
 from pescador.memory import allocate_with
 from pescador.seeding import Seed
@@ -299,14 +299,14 @@ def test_no_item_is_begun_for_whose_arrays_there_is_no_room(n_arrays):
             message, descriptors = received
             close_all(descriptors)
             if message[:1] == messages.ITEMS:
-                for _, _, bodies, _ in messages.entries(memoryview(message)):
-                    yield from (messages.unpack_extents(body)[0] for body in bodies)
+                for _, _, bodies, _ in messages.unpack_items(memoryview(message), halves.receiver.view)[-1]:
+                    yield from (messages.unpack_table(body)[0] for body in bodies)
 
     def commands():
         yield "open", 1, Streamer(source), Seed(0), None, 9
         assert in_place == [True] * 4
         first, *_ = sent()
-        yield "free", messages.flat(first)
+        yield "free", messages.pack_extents(first)
         assert in_place == [True] * 5
         yield "want", 1, loop._n_sent
         assert in_place[:5] == [True] * 5

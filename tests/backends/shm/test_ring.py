@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from pescador.backends.shm.ring import ALIGNMENT, Allocator
+from pescador.backends.shm.ring import Allocator
+from pescador.backends.system.shared_memory import ALIGNMENT
 
 
 class AllocatorAgainstModel(RuleBasedStateMachine):
