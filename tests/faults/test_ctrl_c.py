@@ -24,7 +24,7 @@ def started(function):
         return result
     return start
 
-subprocess.Popen, os.fork = started(subprocess.Popen), started(os.fork)
+subprocess.Popen.__init__, os.fork = started(subprocess.Popen.__init__), started(os.fork)
 
 def phase():
     list(ParallelStreamer(Streamer(blocked), **options))
