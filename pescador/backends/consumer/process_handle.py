@@ -12,23 +12,23 @@ import math
 import os
 import pickle
 import time
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
 from ...seeding import WORKER, Seed
 from ..processes.process import Process, end
 from ..processes.stacks import STALL_SIGNAL, Report
 from ..protocol import messages
+from ..protocol.backoff import Backoff
 from ..protocol.codec import Decoder
-from ..protocol.connection import Backoff, Connection, close_all
+from ..protocol.connection import Connection
 from ..protocol.errors import load_error
 from ..protocol.messages import NOWHERE, AnyExtent
 from ..protocol.pickling import unpickled
 from ..protocol.transport import MAX_EXTENTS, Receiver
 from ..protocol.world import World
+from ..system.descriptors import close_all
 from ..system.pids import process_state
 from ..system.shared_memory import Bytes
 from .recipes import Part, Recipe, Segment
@@ -74,7 +74,6 @@ class ProcessHandle(WorkerHandle):
         self._backoff = Backoff()
         self._sent: set[int] = set()  # numbers of the segments and parts that the worker has
         self._last_words = ""
-        self._closed_last: Callable[[], Streamer[Any] | None] = lambda: None  # the stream that was
         self._someone_reads = False
 
     def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
@@ -307,23 +306,6 @@ class ProcessHandle(WorkerHandle):
 
     def is_dead(self) -> bool:
         return self.state is not State.RUNNING or bool(self.connection.broken) or self.process.wait(0)
-
-    def forget(self, stream: RemoteStream[Any]) -> None:
-        super().forget(stream)
-        self._closed_last = weakref.ref(stream.streamer)
-
-    def what_runs(self) -> str:
-        """Return what the worker does, as far as one can tell, while it is waited for."""
-        running = sorted({stream.name for stream in list(self.streams.values())})
-        if not running:
-            closed = self._closed_last()
-            return (
-                f"it runs {closed!r}, which was closed, or exit functions"
-                if closed
-                else "it runs exit functions"
-            )
-        more = f" and {len(running) - 3} more" if len(running) > 3 else ""
-        return f"it runs {', '.join(running[:3])}{more}, or their exit functions"
 
     def _die(self) -> None:
         """Have all streams raise what became of the worker, or of the pool before that."""

@@ -22,6 +22,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any
 
+from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
 from ...seeding import Seed
 from ..base import WorkerStats
@@ -56,6 +57,7 @@ class WorkerHandle(ABC):
         self.statistics = WorkerStats()  # of streams that were closed, besides what the worker says
         self._consumer = os.getpid()
         self._make_error: Callable[[], BaseException] = PescadorError  # once it does not run any more
+        self._closed_last: Callable[[], Streamer[Any] | None] = lambda: None  # the stream that was
         # Items, bytes and seconds of streams that were closed, perhaps by the garbage collector.
         self._closed_counts: deque[tuple[int, int, float]] = deque()
         self._changed = threading.Condition()  # notified when something came, or the state changed
@@ -111,9 +113,20 @@ class WorkerHandle(ABC):
         """Have whatever still comes for a stream dropped."""
         if self.streams.pop(stream.number, None) is not None:
             self._closed_counts.append((stream.n_items, stream.n_bytes, stream.waited))
+        self._closed_last = weakref.ref(stream.streamer)
 
     def _lacks(self, stream: RemoteStream[Any]) -> bool:
         return not stream.queue and stream.number in self.streams
+
+    def what_runs(self) -> str:
+        """Return what the worker does, as far as one can tell, while it is waited for."""
+        running = sorted({stream.name for stream in list(self.streams.values())})
+        if running:
+            more = f" and {len(running) - 3} more" if len(running) > 3 else ""
+            return f"it runs {', '.join(running[:3])}{more}, or their exit functions"
+        closed = self._closed_last()
+        what = "" if closed is None else f"{closed!r}, which was closed, or "
+        return f"it runs {what}exit functions"
 
     def is_dead(self) -> bool:
         """Whether the worker has ended, or was given up."""

@@ -27,7 +27,8 @@ from typing import NoReturn
 import numpy as np  # noqa: F401  # likewise
 import psutil
 
-from ..protocol.connection import Connection, close_all
+from ..protocol.connection import Connection
+from ..system.descriptors import close_all
 from ..system.pids import become_subreaper, end_with_parent, has_ended, offspring, tell, watch
 from . import worker_main
 from .ending import PATIENCE, exit_now, in_forked_child

@@ -22,21 +22,18 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
-import os
 import select
 import socket
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from ...exceptions import PescadorError
+from ..system.descriptors import close_all, copies_of
 
-__all__ = ["MAX_MESSAGE", "Backoff", "Connection", "Ended"]
-
-T = TypeVar("T")
+__all__ = ["MAX_MESSAGE", "Connection", "Ended"]
 
 # Bytes of a packet. Far below the default socket buffer (208 KiB on Linux), so that some packets are
 # always under way.
@@ -61,10 +58,6 @@ SHORT_SECONDS = 1e-3
 
 # The other side is gone.
 _GONE = (errno.EPIPE, errno.ECONNRESET)
-
-# A nap takes twice as long as it was asked for, at least, and the waking up to 30 µs of one's own time.
-STEP_SECONDS = 50e-6
-BACKOFF_SECONDS = 500e-6
 
 _Packet = tuple[bytes | memoryview, list[int]]
 _NO_DESCRIPTORS: list[int] = []
@@ -122,7 +115,7 @@ class Connection:
         if not descriptors and self.try_send(message):
             return
         self._check()
-        copies = _copies(descriptors) if descriptors else _NO_DESCRIPTORS
+        copies = copies_of(descriptors) if descriptors else _NO_DESCRIPTORS
         if len(message) <= MAX_MESSAGE:
             self._unsent.append((message, copies))
         else:
@@ -342,52 +335,6 @@ class Connection:
         """Close the connection, also if forked processes hold copies of this end."""
         self.hang_up()
         self.close()
-
-
-class Backoff:
-    """Short waits for the other side, which it does not have to end.
-
-    Whoever sleeps until a message comes has to be woken by its sender, whom that costs up to 40 µs in a
-    virtual machine. To look again after a nap costs the sender nothing, but oneself the more the longer it
-    lasts. So backoff are for waits that are short, as the last one was.
-    """
-
-    def __init__(self) -> None:
-        self._last = 0.0  # seconds
-
-    def wait(self, look: Callable[[], T], sleep: Callable[[], T]) -> T:
-        """Return what `look`, which has found nothing, finds after a nap, or else what `sleep` does."""
-        started = time.perf_counter()
-        deadline = started + BACKOFF_SECONDS if self._last < BACKOFF_SECONDS else started
-        found = None
-        while not found and time.perf_counter() < deadline:
-            time.sleep(STEP_SECONDS)
-            found = look()
-        found = found or sleep()
-        self._last = time.perf_counter() - started
-        return found
-
-
-def close_all(descriptors: Sequence[int]) -> None:
-    """Close file descriptors."""
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
-def _copies(descriptors: Sequence[int]) -> list[int]:
-    """Return copies of file descriptors, which are to be closed."""
-    copies: list[int] = []
-    try:
-        for descriptor in descriptors:
-            copies.append(os.dup(descriptor))
-    except OSError as error:
-        close_all(copies)
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
-            raise
-        raise PescadorError(
-            f"a file descriptor cannot be sent: {error.strerror}. Raise the limit ('ulimit -n')"
-        ) from error
-    return copies
 
 
 def _packets(message: bytes, descriptors: list[int]) -> list[_Packet]:

@@ -12,3 +12,5 @@ the ring, further items are delivered as private copies, so that the worker alwa
 can go on for want of room, or an item is larger than the ring, the item gets a segment of its own, which the
 consumer keeps.
 """
+
+__all__: list[str] = []

@@ -6,6 +6,7 @@ orphans.py        ends workers and removes segments whose owner is dead
 shared_memory.py  segments, which the system frees with their last user
 leases.py         what of them is still in use here, and what becomes of that at a fork
 search_path.py    where another process of this program finds modules
+descriptors.py    file descriptors that are sent
 threads.py        starting a thread where there may be no more of them
 """
 

@@ -32,13 +32,15 @@ import numpy as np
 from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
 from ..protocol import messages
+from ..protocol.backoff import Backoff
 from ..protocol.codec import Encoder, Layout, Schema
-from ..protocol.connection import Backoff, Connection, Ended, close_all
+from ..protocol.connection import Connection, Ended
 from ..protocol.errors import dump_error
 from ..protocol.messages import NOWHERE, Extent, Record
 from ..protocol.pickling import pickled
 from ..protocol.transport import Sender
 from ..protocol.world import World, seed_globals
+from ..system.descriptors import close_all
 from ..system.shared_memory import Bytes
 from .loading import Shelf
 from .loop import Stop, Unsendable, WorkerLoop

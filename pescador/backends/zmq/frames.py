@@ -10,7 +10,8 @@ import numpy as np
 import zmq
 
 from ...exceptions import PescadorError
-from ..protocol.connection import Connection, close_all
+from ..protocol.connection import Connection
+from ..system.descriptors import close_all
 from ..system.shared_memory import Bytes
 from ..system.threads import start_thread
 

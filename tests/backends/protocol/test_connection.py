@@ -9,12 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pescador.backends.protocol import connection
 from pescador.backends.protocol.connection import (
-    BACKOFF_SECONDS,
     MAX_MESSAGE,
-    STEP_SECONDS,
-    Backoff,
     Connection,
     close_all,
 )
@@ -203,61 +199,3 @@ def test_the_default_timeout_of_sockets_does_not_matter(default_timeout):
         for end in (here, there, copy):
             assert end.socket.gettimeout() is None
             assert os.get_blocking(end.socket.fileno())
-
-
-class Clock:
-    """Stands for the module `time`: only backoff take time."""
-
-    def __init__(self):
-        self.now = 0.0
-        self.n_naps = 0
-
-    def perf_counter(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
-        self.n_naps += 1
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(connection, "time", clock)
-    return clock
-
-
-def never():
-    raise AssertionError("it sleeps")
-
-
-def test_what_comes_soon_is_found_after_a_nap(clock):
-    found = iter([None, None, "it"])
-    assert Backoff().wait(lambda: next(found), never) == "it"
-    assert clock.n_naps == 3
-
-
-def test_naps_come_to_an_end(clock):
-    assert Backoff().wait(lambda: None, lambda: "it") == "it"
-    assert clock.now == pytest.approx(BACKOFF_SECONDS, abs=STEP_SECONDS)
-
-
-def test_after_a_long_wait_it_sleeps_at_once_until_one_was_short(clock):
-    backoff = Backoff()
-
-    def slept(seconds):
-        """Wait for something that comes so late, and return how many backoff there were."""
-        clock.n_naps = 0
-        end = clock.now + seconds
-        backoff.wait(lambda: clock.now >= end, lambda: clock.sleep(max(end - clock.now, 0)))
-        return clock.n_naps - 1  # the last was the sleep
-
-    n_naps = round(BACKOFF_SECONDS / STEP_SECONDS)
-    assert slept(2 * BACKOFF_SECONDS) == pytest.approx(n_naps, abs=1)
-    assert slept(BACKOFF_SECONDS / 2) == 0
-    assert slept(2 * BACKOFF_SECONDS) == pytest.approx(n_naps, abs=1)
-    assert slept(2 * BACKOFF_SECONDS) == 0
-
-
-def test_it_returns_nothing_if_the_sleep_ended_without(clock):
-    assert Backoff().wait(lambda: False, lambda: False) is False

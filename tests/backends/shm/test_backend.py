@@ -15,11 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import pescador
 from pescador import PescadorError, Streamer
 from pescador.backends.protocol import messages
-from pescador.backends.protocol.connection import Connection, close_all
+from pescador.backends.protocol.connection import Connection
 from pescador.backends.protocol.messages import NOWHERE, Extent
 from pescador.backends.shm.receiver import RingReceiver
 from pescador.backends.shm.sender import RingSender
 from pescador.backends.system import shared_memory
+from pescador.backends.system.descriptors import close_all
 from pescador.backends.system.shared_memory import ALIGNMENT
 from pescador.backends.worker.process_loop import ProcessLoop
 from pescador.memory import allocate_with
