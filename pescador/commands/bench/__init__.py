@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, backends
-from ..exceptions import ParameterError, PescadorError
-from ..interrupts import interrupts_held
-from ..parallel import ParallelStreamer
+from ... import __version__, backends
+from ...exceptions import ParameterError, PescadorError
+from ...interrupts import interrupts_held
+from ...parallel import ParallelStreamer
 from . import report
 from .host import Host
 from .report import Comparison, Row

@@ -20,15 +20,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import psutil
 
-from . import backends
-from .backends.processes.launcher import START_METHODS, interpreter_environment, python_command
-from .backends.shm.backend import MAX_RING_BYTES
-from .backends.system import orphans, shared_memory
-from .core import Streamer
-from .interrupts import interrupts_held
-from .parallel import ParallelStreamer
+from .. import backends
+from ..backends.processes.launcher import START_METHODS, interpreter_environment, python_command
+from ..backends.shm.backend import MAX_RING_BYTES
+from ..backends.system import orphans, shared_memory
+from ..core import Streamer
+from ..interrupts import interrupts_held
+from ..parallel import ParallelStreamer
 
-__all__ = ["Finding", "examine", "trial"]
+__all__ = ["Finding", "examine", "run", "trial"]
 
 # Below these, several workers, or those of several programs, may find too little.
 FEW_DESCRIPTORS = 256
@@ -52,6 +52,16 @@ class Finding(NamedTuple):
         if self.state == "ok":
             return line
         return f"{line}{'' if line[-1] in '.?' else '.'} {self.remedy}"
+
+
+def run(timeout: float) -> int:
+    """Print what is found out, and return the exit code: 1 if a backend cannot run."""
+    failed = False
+    with contextlib.closing(examine(timeout)) as findings:  # which ends the trials that still run
+        for finding in findings:
+            print(finding, flush=True)
+            failed |= finding.state == "fail"
+    return int(failed)
 
 
 def examine(timeout: float) -> Generator[Finding]:
@@ -211,7 +221,9 @@ def _trials(timeout: float) -> Iterator[Finding]:
 def _start_trial(backend: str, method: str | None) -> subprocess.Popen[str] | Exception:
     try:
         return subprocess.Popen(
-            python_command(f"from pescador.doctor import trial; sys.exit(trial({backend!r}, {method!r}))"),
+            python_command(
+                f"from pescador.commands.doctor import trial; sys.exit(trial({backend!r}, {method!r}))"
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

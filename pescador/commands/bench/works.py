@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Streamer
-from ..exceptions import ParameterError
-from ..mux import RoundRobinMux, StochasticMux
+from ...core import Streamer
+from ...exceptions import ParameterError
+from ...mux import RoundRobinMux, StochasticMux
 
 __all__ = ["WORKS", "Work", "compute", "stream_of"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..exceptions import ParameterError
+from ...exceptions import ParameterError
 from .works import WORKS
 
 __all__ = ["RANKS", "Comparison", "Row", "advice", "check_plot", "plot", "write_csv"]

@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 
-from ..exceptions import PescadorError
-from ..parallel import ParallelStreamer
+from ...exceptions import PescadorError
+from ...parallel import ParallelStreamer
 from .works import compute, stream_of
 
 __all__ = ["Host", "host"]
@@ -137,7 +137,7 @@ class Host:
     """Such a process, seen from the command."""
 
     def __init__(self, backend: str, n_workers: int) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; from pescador.bench.host import host; "
+        code = f"import sys; sys.path[:] = {sys.path!r}; from pescador.commands.bench.host import host; "
         # In a session of its own: Ctrl-C reaches the command alone, which then ends its hosts.
         self._process = subprocess.Popen(
             [sys.executable, "-c", code + f"host({backend!r}, {n_workers})"],
