@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence, Set
 from itertools import chain, islice
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import seeding
 from ..exceptions import ParameterError
-from ..sampling import FIRST_BLOCK, LAST_BLOCK, Categorical, Draws, Floats, Permutation
+from ..sampling import Categorical, Draws, Floats, blocks
 from ..seeding import Seed
 from .base import check_mode
+from .orders import Permutation
 
 __all__ = ["Activations", "Budgets", "Exhaustive", "Proposals"]
 
@@ -187,17 +189,17 @@ class Budgets:
         return next(islice(self._values, skip, None)) if skip else next(self._values)
 
     def _blocks(self) -> Iterator[list[int]]:
-        rng = self._seed.generator()
-        size = FIRST_BLOCK
-        assert self.rate is not None
-        while True:
+        rng, rate, share = self._seed.generator(), self.rate, self._share
+        assert rate is not None
+
+        def draw(size: int) -> npt.NDArray[np.int64]:
             if self._dist == "poisson":
-                extra = rng.poisson(self.rate - 1, size)
-            else:
-                assert self._share is not None
-                extra = rng.binomial(*_binomial(self.rate, self._share), size)
+                return rng.poisson(rate - 1, size)
+            assert share is not None
+            return rng.binomial(*_binomial(rate, share), size)
+
+        for extra in blocks(draw):
             yield (extra + 1).tolist()
-            size = min(2 * size, LAST_BLOCK)
 
 
 def _binomial(rate: float, share: float) -> tuple[int, float]:

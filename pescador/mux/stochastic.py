@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from .. import seeding
 from ..checks import whole_number
-from ..sampling import Categorical, Draws, SumTree, scale, systematic_sample
+from ..sampling import Categorical, Draws, SumTree, scale
 from ..seeding import RandomState
 from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
 from .base import UNOPENED, WeightedMux, check_mode, take_one
+from .orders import systematic_sample
 
 __all__ = ["StochasticMux"]
 
