@@ -8,17 +8,21 @@ backends; a generator function never sees it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from .seeding import OPENING, Seed, SeedSource
+from .seeding import Seed, SeedSource
 
-if TYPE_CHECKING:
-    from .core import Streamer  # which imports this module
+if TYPE_CHECKING:  # they import this module
+    from .backends.base import Pool, Stream
+    from .core import Streamer
 
-__all__ = ["HERE", "ArgumentContext", "Context", "MethodContext", "Openable", "Opener"]
+__all__ = ["HERE", "Context", "Openable", "Opener", "PoolOpener", "RepeatedContext"]
 
 T = TypeVar("T")
+
+# Items that a stream which is opened early may produce before it is needed: enough to draw from while its
+# worker is busy opening another one.
+EARLY_PREFETCH = 12
 
 
 class Openable:
@@ -26,10 +30,16 @@ class Openable:
 
     _sources: tuple[SeedSource, ...] = ()
     """What counts its openings, here and below; an attribute of instances that have any."""
+    _context: Context | None = None
+    """What a copy is opened with; None in a recipe."""
 
     def _bind(self, context: Context) -> Any:
         """Return a copy that is opened with `context`."""
         raise NotImplementedError
+
+    def _next_context(self) -> Context:
+        """Return the context of the next opening, which may be one that nothing else opens."""
+        return self._context or Context(Seed.of_opening(self._sources) if self._sources else Seed())
 
 
 class Opener(Protocol):
@@ -88,6 +98,44 @@ class _HereOpener:
 HERE: Opener = _HereOpener()
 
 
+class PoolOpener:
+    """Opens the plain streams of a tree on the workers of a pool, and its muxes here, with itself.
+
+    It runs in the consumer, on the thread that iterates.
+    """
+
+    is_background = True
+
+    def __init__(self, pool: Pool, prefetch: int | None, ahead: int) -> None:
+        self._pool = pool
+        self._prefetch = prefetch
+        self.ahead = ahead
+
+    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Open a stream that produces as much ahead as it may."""
+        if streamer.mixes:
+            return streamer.open(Context(seed, self), max_iter)
+        return self._pool.open(streamer, seed, max_iter, self._prefetch)
+
+    def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Open a stream that produces its first items, and then waits to be needed."""
+        if streamer.mixes:
+            return self.open(streamer, seed, max_iter)  # it opens nothing before it is drawn from
+        return self._pool.open(
+            streamer, seed, max_iter, min(EARLY_PREFETCH, self._prefetch or EARLY_PREFETCH)
+        )
+
+    def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
+        """Let a stream that was opened early run ahead as far as any."""
+        if not streamer.mixes:
+            cast("Stream[T]", stream).allow(self._prefetch)
+
+    def spread(self, n: int) -> PoolOpener:
+        """Return the opener of a mux with `n` streams, which share what may be prefetched."""
+        prefetch = None if self._prefetch is None else max(1, self._prefetch // n)
+        return PoolOpener(self._pool, prefetch, self.ahead)
+
+
 class Context:
     """What a stream is opened with: its seed, and the opener for streams below it."""
 
@@ -102,33 +150,19 @@ class Context:
         return self._seed
 
 
-class ArgumentContext(Context):
-    """For a stream among a recipe's arguments, which may be opened many times."""
+class RepeatedContext(Context):
+    """For a stream that the generator function of a recipe may open many times, each time with another seed.
 
-    __slots__ = ("_openings",)
-
-    def __init__(self, seed: Seed) -> None:
-        super().__init__(seed)
-        self._openings = count()
-
-    def seed(self) -> Seed:
-        """Return the seed of the next opening, another one each time."""
-        return self._seed.child(next(self._openings))
-
-
-class MethodContext(Context):
-    """For a stream whose method is the generator function of a recipe, as in ``Streamer(mux.cycle)``.
-
-    Its first opening is that of the recipe; if the method opens the stream again, that has a seed of its own.
+    It is one among the function's arguments, or the one whose method the function is, as in
+    ``Streamer(mux.cycle)``.
     """
 
-    __slots__ = ("_openings",)
+    __slots__ = ("_seeds",)
 
-    def __init__(self, seed: Seed) -> None:
-        super().__init__(seed)
-        self._openings = count()
+    def __init__(self, seeds: Iterator[Seed]) -> None:
+        self._seeds = seeds
+        self.opener = HERE
 
     def seed(self) -> Seed:
         """Return the seed of the next opening, another one each time."""
-        opening = next(self._openings)
-        return self._seed.child(OPENING, opening) if opening else self._seed
+        return next(self._seeds)

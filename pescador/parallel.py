@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
 from inspect import signature
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from . import backends
@@ -22,17 +21,12 @@ from .backends.base import Pool
 from .checks import did_you_mean, whole_number
 from .core import Streamer
 from .exceptions import ParameterError, PescadorError
-from .opening import Context
-from .seeding import Seed
+from .opening import Context, PoolOpener
 
 __all__ = ["ParallelStreamer", "ZMQStreamer"]
 
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="ParallelStreamer[Any]")
-
-# Items that a stream which is opened early may produce before it is needed: enough to draw from while its
-# worker is busy opening another one.
-EARLY_PREFETCH = 12
 
 MAX_TIMEOUT = 1_000_000  # seconds; what poll() can take
 
@@ -124,7 +118,7 @@ class ParallelStreamer(Streamer[T_co]):
             raise ParameterError(
                 f"stall_timeout is None or seconds, above 0 and up to {MAX_TIMEOUT:,}, got {stall_timeout!r}"
             )
-        if n_workers > 1 and not cast("Streamer[T_co]", self.streamer).mixes:
+        if n_workers > 1 and not self._source.mixes:
             raise ParameterError(
                 f"n_workers={n_workers}, but {self.streamer!r} is no mux, and a single generator cannot be "
                 "split: the streams that a mux activates are what is spread over workers. For replicas of "
@@ -147,18 +141,21 @@ class ParallelStreamer(Streamer[T_co]):
         try:
             seed = cast("Context", active._context).seed()
             _ = seed.entropy  # drawn now, in the consumer, if it was not yet
-            source = cast("Streamer[T_co]", self.streamer)
             pool = self._pool.get()
             pool.begin(seed)
             if self.n_workers == 1:
-                stream: Iterator[T_co] = pool.open(source, seed, max_iter, self.prefetch)
+                stream: Iterator[T_co] = pool.open(self._source, seed, max_iter, self.prefetch)
             else:
-                opener = _PoolOpener(pool, self.prefetch, self.open_ahead)
-                stream = source.open(Context(seed, opener), max_iter)
+                opener = PoolOpener(pool, self.prefetch, self.open_ahead)
+                stream = self._source.open(Context(seed, opener), max_iter)
             active.stream_ = stream
             yield from stream
         finally:
             self._exit(active)
+
+    @property
+    def _source(self) -> Streamer[T_co]:
+        return cast("Streamer[T_co]", self.streamer)
 
     def _activate(self) -> None:
         """Nothing is open before the pool is."""
@@ -194,12 +191,7 @@ class ParallelStreamer(Streamer[T_co]):
     def __enter__(self: Self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -253,44 +245,6 @@ class ZMQStreamer(ParallelStreamer[T_co]):
         )
 
 
-class _PoolOpener:
-    """Opens the plain streams of a tree on a pool, and its muxes here, with itself."""
-
-    def __init__(self, pool: Pool, prefetch: int | None, ahead: int) -> None:
-        self._pool = pool
-        self._prefetch = prefetch
-        self._ahead = ahead
-
-    def open(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
-        if streamer.mixes:
-            return streamer.open(Context(seed, self), max_iter)
-        return self._pool.open(streamer, seed, max_iter, self._prefetch)
-
-    def open_early(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
-        """Open a stream that produces its first items, and then waits to be needed."""
-        if streamer.mixes:
-            return self.open(streamer, seed, max_iter)  # it opens nothing before it is drawn from
-        return self._pool.open(
-            streamer, seed, max_iter, min(EARLY_PREFETCH, self._prefetch or EARLY_PREFETCH)
-        )
-
-    def claim(self, streamer: Streamer[Any], stream: Any) -> None:
-        """Let a stream that was opened early run ahead as far as any."""
-        if not streamer.mixes:
-            stream.allow(self._prefetch)
-
-    is_background = True
-
-    def spread(self, n: int) -> _PoolOpener:
-        """Return the opener of a mux with `n` streams, which share what may be prefetched."""
-        prefetch = None if self._prefetch is None else max(1, self._prefetch // n)
-        return _PoolOpener(self._pool, prefetch, self._ahead)
-
-    @property
-    def ahead(self) -> int:
-        return self._ahead
-
-
 class _PoolKeeper:
     """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them."""
 
@@ -308,7 +262,7 @@ class _PoolKeeper:
         self._n_closed = 0  # how often it was
         self._pool: Pool | None = None
         self._pid = os.getpid()
-        self._finalizer: Any = None
+        self._finalizer: weakref.finalize[..., _PoolKeeper] | None = None
         kind = backends.get(backend)
         known = signature(kind).parameters
         for name in options:
