@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy.typing as npt
 
 from ..seeding import RandomState
+from .base import Member
 from .stochastic import StochasticMux
 
 __all__ = ["Mux"]
@@ -45,7 +46,7 @@ class Mux(StochasticMux[T_co]):
 
     def __init__(
         self,
-        streamers: Iterable[Any],
+        streamers: Iterable[Member[T_co]],
         k: int,
         rate: float | None = 256.0,
         weights: npt.ArrayLike | None = None,
