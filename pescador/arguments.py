@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, count, islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from . import seeding
 from .checks import is_iterable
@@ -34,7 +34,7 @@ __all__ = ["Undecorated", "call", "explain_read_only", "own_iterator", "seed_sou
 T = TypeVar("T")
 
 INHERITING: Final = (Openable, type(RNG))
-"""Classes whose instances inherit a seed from the opening."""
+"""Classes whose instances inherit a seed from the opening: all streams, and the marker RNG."""
 
 READ_ONLY: Final = (
     "The arrays among the arguments of a Streamer are read-only, because its other openings share them; a "
@@ -106,9 +106,10 @@ def explain_read_only(error: ValueError) -> None:
 
 
 class Undecorated:
-    """Calls the function below a decorator, which has no name that a pickle could refer to.
+    """Calls the function that :func:`~pescador.streamable` decorates.
 
-    The decorated one has. A pickle finds it in its module, and so does whoever loads the recipe.
+    A recipe cannot hold that function itself: in its module, the name by which a pickle refers to it stands
+    for the decorated one, the factory.
     """
 
     def __init__(self, factory: Any) -> None:
@@ -123,8 +124,8 @@ class Undecorated:
 ATOMS.add(Undecorated)  # nobody changes it
 
 
-def seed_sources(values: Iterable[Any]) -> tuple[SeedSource, ...]:
-    """Return what counts the openings of the streams among arguments, also one level inside containers."""
+def seed_sources(values: Iterable[object]) -> tuple[SeedSource, ...]:
+    """Return what counts the openings of the streams among arguments, and one level inside containers."""
     found: dict[SeedSource, None] = {}
     for value in values:
         kind = type(value)
@@ -135,7 +136,7 @@ def seed_sources(values: Iterable[Any]) -> tuple[SeedSource, ...]:
         elif isinstance(value, Openable):
             found.update(dict.fromkeys(value._sources))
         elif kind in (list, tuple, dict):
-            entries = value.values() if kind is dict else value
+            entries = value.values() if isinstance(value, dict) else cast("Iterable[object]", value)
             if _any_inherits(entries):
                 for entry in entries:
                     if isinstance(entry, Openable) and entry._sources:
@@ -144,11 +145,14 @@ def seed_sources(values: Iterable[Any]) -> tuple[SeedSource, ...]:
 
 
 class _Binding:
-    """The arguments of one opening, which get seeds from its context."""
+    """Makes the arguments of one opening.
+
+    Streams and generators are numbered in the order in which they come, and the number is part of the seed.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._seed: Seed | None = None
+        self._seed: Seed | None = None  # taken when the first argument needs one
         self._generators, self._streams = count(), count()
         self._copies = Copies()
 
@@ -157,31 +161,25 @@ class _Binding:
         kind = type(value)
         if kind in ATOMS:
             return value
-        if _inherits(value):
-            return self._inheriting(value)
-        # One level deep, and only if there is something to bind, for whoever else holds it holds another one.
+        # One level deep, and only if something in it inherits a seed, because the container is then a new one
+        # wherever else it is an argument, too.
         if kind in (list, tuple) and _any_inherits(value):
             return kind([self._bind_entry(entry) for entry in value])
         if kind is dict and _any_inherits(value.values()):
             return {self._copies.own(key): self._bind_entry(entry) for key, entry in value.items()}
-        return self._copies.own(value)
+        return self._bind_entry(value)
 
-    def _bind_entry(self, value: Any) -> Any:
-        return self._inheriting(value) if _inherits(value) else self._copies.own(value)
-
-    def _inheriting(self, value: Any) -> Any:
+    def _bind_entry(self, value: Any) -> object:
+        if not isinstance(value, INHERITING):
+            return self._copies.own(value)
         if self._seed is None:
             self._seed = self._context.seed()
         if value is RNG:
             return self._seed.child(seeding.GENERATOR, next(self._generators)).generator()
         seed = self._seed.child(seeding.ARGUMENT, next(self._streams))
-        return value._bind(RepeatedContext(map(seed.child, count())))
+        return cast("Openable", value)._bind(RepeatedContext(map(seed.child, count())))
 
 
-def _inherits(value: Any) -> bool:
-    return isinstance(value, INHERITING)
-
-
-def _any_inherits(values: Iterable[Any]) -> bool:
-    """Whether any value inherits a seed, of perhaps millions, all of a few types."""
+def _any_inherits(values: Iterable[object]) -> bool:
+    """Whether any value inherits a seed. There may be millions, but only of a few types."""
     return any(issubclass(kind, INHERITING) for kind in set(map(type, values)) - ATOMS)

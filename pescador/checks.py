@@ -13,10 +13,18 @@ import numpy as np
 from .describe import shown
 from .exceptions import ParameterError
 
-__all__ = ["check_source", "did_you_mean", "is_iterable", "item_limit", "limits", "whole_number"]
+__all__ = [
+    "check_source",
+    "did_you_mean",
+    "is_iterable",
+    "item_limit",
+    "limits",
+    "optional_number",
+    "whole_number",
+]
 
 
-def whole_number(value: Any, name: str, least: int, *, or_none: bool = False) -> int:
+def whole_number(value: Any, name: str, least: int, besides: str = "") -> int:
     """Return a parameter as an int, or raise ParameterError.
 
     Every kind of whole number is taken, also a float that is one: ``1e2`` is 100.
@@ -29,8 +37,8 @@ def whole_number(value: Any, name: str, least: int, *, or_none: bool = False) ->
         Name of the parameter, for the message.
     least : int
         The smallest value that is allowed.
-    or_none : bool
-        Whether the message names None, too, which the caller has dealt with.
+    besides : str
+        What the message says that may be given instead.
     """
     number = least - 1
     if not isinstance(value, bool):
@@ -40,16 +48,19 @@ def whole_number(value: Any, name: str, least: int, *, or_none: bool = False) ->
             if isinstance(value, float | np.floating) and float(value).is_integer():
                 number = int(value)
     if number < least:
-        none = "None or " if or_none else ""
-        raise ParameterError(f"{name} must be {none}a whole number from {least} on, got {value!r}")
+        raise ParameterError(f"{name} must be {besides}a whole number from {least} on, got {value!r}")
     return number
+
+
+def optional_number(value: object, name: str, least: int) -> int | None:
+    """Return a parameter that may be None, and else is a whole number."""
+    return None if value is None else whole_number(value, name, least, "None or ")
 
 
 def item_limit(max_iter: object) -> int | None:
     """Return `max_iter` as an int, or as None if it is None or infinite."""
-    if max_iter is None or (isinstance(max_iter, float | np.floating) and max_iter == math.inf):
-        return None
-    return whole_number(max_iter, "max_iter", 0, or_none=True)
+    is_infinite = isinstance(max_iter, float | np.floating) and max_iter == math.inf
+    return None if is_infinite else optional_number(max_iter, "max_iter", 0)
 
 
 def limits(*args: object, **kwargs: object) -> tuple[int | None, bool]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 from . import backends
 from .backends.base import Pool
-from .checks import did_you_mean, whole_number
+from .checks import did_you_mean, optional_number, whole_number
 from .core import Streamer
 from .exceptions import ParameterError, PescadorError
 from .opening import Context, PoolOpener
@@ -106,10 +106,8 @@ class ParallelStreamer(Streamer[T_co]):
     ) -> None:
         super().__init__(streamer if isinstance(streamer, Streamer) else Streamer(streamer))
         n_workers = whole_number(n_workers, "n_workers", 1)
-        if prefetch is not None:
-            prefetch = whole_number(prefetch, "prefetch", 1, or_none=True)
-        if open_ahead is not None:
-            open_ahead = whole_number(open_ahead, "open_ahead", 0, or_none=True)
+        prefetch = optional_number(prefetch, "prefetch", 1)
+        open_ahead = optional_number(open_ahead, "open_ahead", 0)
         if timeout is not None and not (isinstance(timeout, int | float) and 0 <= timeout <= MAX_TIMEOUT):
             raise ParameterError(f"timeout is None or seconds, from 0 to {MAX_TIMEOUT:,}, got {timeout!r}")
         if stall_timeout is not None and not (

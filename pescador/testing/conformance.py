@@ -159,19 +159,16 @@ class BackendConformance:
 
     def test_an_exception_comes_after_the_items_before_it(self) -> None:
         """What a source raises keeps its type, its arguments and where it was raised."""
+        import pytest
+
         with self.parallel(Streamer(sources.raising, 5)) as stream:
-            got = []
-            error: BaseException | None = None
-            try:
-                for item in stream:
-                    got.append(item)
-            except sources.PlannedError as caught:
-                error = caught
+            got: list[int] = []
+            with pytest.raises(sources.PlannedError) as caught:
+                got.extend(stream)
             assert got == list(range(5))
-            assert isinstance(error, sources.PlannedError)
-            assert (error.args, error.code) == (("on purpose", 5), 5)
-            assert "in raising" in "".join(traceback.format_exception(error))
-            del error
+            assert (caught.value.args, caught.value.code) == (("on purpose", 5), 5)
+            assert "in raising" in "".join(traceback.format_exception(caught.value))
+            del caught
 
     def test_an_exception_leaves_the_pool_usable(self) -> None:
         """After an exception the next iteration works as the first did."""
@@ -210,7 +207,7 @@ class BackendConformance:
         """A worker process that is killed raises WorkerError, and is replaced for the next iteration."""
         import pytest
 
-        with self.parallel(Streamer(sources.blocked_elsewhere, os.getpid())) as stream:
+        with self.parallel(Streamer(sources.blocked, os.getpid())) as stream:
             items = iter(stream)
             assert next(items) == 0
             pid = stream.stats()["workers"][0]["pid"]

@@ -17,7 +17,7 @@ import numpy as np
 __all__ = [
     "PlannedError",
     "arrays",
-    "blocked_elsewhere",
+    "blocked",
     "drawn",
     "n_closed",
     "noise",
@@ -58,7 +58,7 @@ def raising(n: int) -> Generator[int, None, None]:
     raise PlannedError("on purpose", code=n)
 
 
-def blocked_elsewhere(pid: int) -> Generator[int, None, None]:
+def blocked(pid: int) -> Generator[int, None, None]:
     """Give one number, and never another in any process but that of `pid`."""
     yield 0
     if os.getpid() != pid:
