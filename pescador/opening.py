@@ -8,11 +8,11 @@ backends; a generator function never sees it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from .seeding import Seed, SeedSource
 
-if TYPE_CHECKING:  # they import this module
+if TYPE_CHECKING:  # which import this module
     from .backends.base import Pool, Stream
     from .core import Streamer
 
@@ -26,7 +26,7 @@ EARLY_PREFETCH = 12
 
 
 class Openable:
-    """What can be opened with a context: the base of Streamer, for modules that Streamer stands on."""
+    """What can be opened with a context: the base of Streamer, for modules that Streamer imports."""
 
     _sources: tuple[SeedSource, ...] = ()
     """What counts its openings, here and below; an attribute of instances that have any."""
@@ -38,71 +38,42 @@ class Openable:
         raise NotImplementedError
 
     def _next_context(self) -> Context:
-        """Return the context of the next opening, which may be one that nothing else opens."""
+        """Return what is opened next: with the context of a copy, or of a recipe as the root of a tree."""
         return self._context or Context(Seed.of_opening(self._sources) if self._sources else Seed())
 
 
-class Opener(Protocol):
-    """Opens streams for the mux that asks, here or elsewhere."""
+class Opener:
+    """Opens streams for the mux that asks: in this process, when they are needed.
 
-    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        """Return an iterator over at most `max_iter` items of `streamer`.
+    Subclasses open them elsewhere. All methods are called on the thread that iterates over the mux.
+    """
 
-        The iterator has ``close()``.
-        """
-        ...
-
-    def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        """Open a stream that will probably be needed: it may get ready, but produces next to nothing."""
-        ...
-
-    def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
-        """Let a stream of `streamer` that was opened early produce as much as any."""
-        ...
-
-    def spread(self, n: int) -> Opener:
-        """Return the opener for a mux that has `n` streams open at a time, below the one that asks."""
-        ...
-
-    @property
-    def is_background(self) -> bool:
-        """Whether streams run in the background as soon as they are opened."""
-        ...
-
-    @property
-    def ahead(self) -> int:
-        """How many activations a mux may open before it needs them."""
-        ...
-
-
-class _HereOpener:
-    """Opens streams in this process, when they are needed."""
-
-    __slots__ = ()
     is_background = False
+    """Whether streams run in the background as soon as they are opened."""
     ahead = 0
+    """How many activations a mux may open before it needs them."""
 
     def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Return an iterator over at most `max_iter` items of `streamer`, which has ``close()``."""
         return streamer.open(Context(seed, self), max_iter)
 
     def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Open a stream that will probably be needed: it may get ready, but produces next to nothing."""
         return self.open(streamer, seed, max_iter)
 
     def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
-        pass
+        """Let a stream of `streamer` that was opened early produce as much as any."""
 
     def spread(self, n: int) -> Opener:  # noqa: ARG002  # it is all the same here
+        """Return the opener for a mux that has `n` streams open at a time, below the one that asks."""
         return self
 
 
-HERE: Opener = _HereOpener()
+HERE: Final = Opener()
 
 
-class PoolOpener:
-    """Opens the plain streams of a tree on the workers of a pool, and its muxes here, with itself.
-
-    It runs in the consumer, on the thread that iterates.
-    """
+class PoolOpener(Opener):
+    """Opens the plain streams of a tree on the workers of a pool, and its muxes here, with itself."""
 
     is_background = True
 
@@ -112,9 +83,9 @@ class PoolOpener:
         self.ahead = ahead
 
     def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        """Open a stream that produces as much ahead as it may."""
+        """Return an iterator over a stream, which on a worker produces up to `prefetch` items ahead."""
         if streamer.mixes:
-            return streamer.open(Context(seed, self), max_iter)
+            return super().open(streamer, seed, max_iter)
         return self._pool.open(streamer, seed, max_iter, self._prefetch)
 
     def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:

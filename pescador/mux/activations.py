@@ -9,7 +9,6 @@ what is at one position never depends on how long the streams before it were.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Set
 from itertools import chain, islice
 
@@ -33,26 +32,7 @@ DISTS = ("poisson", "constant", "binomial")
 MAX_PROPOSALS = 100
 
 
-class Activations(ABC):
-    """The sequence of streams that a mux opens."""
-
-    @abstractmethod
-    def take(self, excluded: Set[int]) -> tuple[int, int] | None:
-        """Return position and index of the next stream to open, None if there is none.
-
-        Streams in `excluded` cannot be opened now.
-        """
-
-    @abstractmethod
-    def drop(self, index: int) -> None:
-        """Never return `index` again."""
-
-    @abstractmethod
-    def reweigh(self, weights: Floats | None) -> None:
-        """Use other weights from now on."""
-
-
-class Proposals(Activations):
+class Proposals:
     """Independent draws by weight, of which the first that can be used is taken.
 
     That is a draw by weight among those that can be used. A sample that was drawn otherwise may precede them.
@@ -81,6 +61,10 @@ class Proposals(Activations):
         self._position = -1
 
     def take(self, excluded: Set[int]) -> tuple[int, int] | None:
+        """Return position and index of the next stream to open, None if there is none.
+
+        Streams in `excluded` cannot be opened now.
+        """
         if self._position + 1 < len(self._first):
             self._position += 1
             return self._position, self._first[self._position]
@@ -102,11 +86,13 @@ class Proposals(Activations):
         return self._position, index
 
     def drop(self, index: int) -> None:
+        """Never return `index` again."""
         self._dropped.add(index)
         if self._choice.drop(index):
             self._draws.remap()
 
     def reweigh(self, weights: Floats | None) -> None:
+        """Use other weights from now on."""
         self._weights = weights
         self._draws.sampler = self._choice = Categorical(self._n, weights)
         for index in self._dropped:
@@ -114,8 +100,8 @@ class Proposals(Activations):
         self._draws.remap()
 
 
-class Exhaustive(Activations):
-    """One weighted permutation: each stream once."""
+class Exhaustive:
+    """One weighted permutation: each stream once. What is said of the methods of Proposals holds here."""
 
     def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
         self._order = Permutation(n, weights, rng)
@@ -132,6 +118,10 @@ class Exhaustive(Activations):
 
     def reweigh(self, weights: Floats | None) -> None:
         self._order.reweigh(weights)
+
+
+Activations = Proposals | Exhaustive
+"""The sequence of streams that a mux opens."""
 
 
 class Budgets:

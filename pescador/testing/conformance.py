@@ -113,7 +113,7 @@ class BackendConformance:
         with TemporaryDirectory() as folder, self.parallel(Streamer(sources.recorded, 100, folder)) as stream:
             assert list(stream.iterate(3)) == [0, 1, 2]
             assert sources.drawn(folder) == [3]
-            assert sources.n_closed(folder) == 1
+            assert sources.closed(folder) == 1
 
     def test_nothing_runs_before_the_first_item_is_asked_for(self) -> None:
         """An iterator that was not asked for an item opens nothing."""
@@ -201,7 +201,7 @@ class BackendConformance:
                 items.close()
                 items.close()
                 assert next(items, "end") == "end"
-            assert sources.n_closed(folder) == 1
+            assert sources.closed(folder) == 1
 
     def test_the_death_of_a_worker_raises(self) -> None:
         """A worker process that is killed raises WorkerError, and is replaced for the next iteration."""

@@ -14,17 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "PlannedError",
-    "arrays",
-    "blocked",
-    "drawn",
-    "n_closed",
-    "noise",
-    "numbers",
-    "raising",
-    "recorded",
-]
+__all__ = ["PlannedError", "arrays", "blocked", "closed", "drawn", "noise", "numbers", "raising", "recorded"]
 
 
 class PlannedError(Exception):
@@ -82,6 +72,6 @@ def drawn(folder: str) -> list[int]:
     return [path.stat().st_size for path in Path(folder).iterdir()]
 
 
-def n_closed(folder: str) -> int:
+def closed(folder: str) -> int:
     """Return how many openings of :func:`recorded` were closed."""
     return sum(path.suffix == ".closed" for path in Path(folder).iterdir())
