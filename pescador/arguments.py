@@ -177,7 +177,8 @@ class _Binding:
         if value is RNG:
             return self._seed.child(seeding.GENERATOR, next(self._generators)).generator()
         seed = self._seed.child(seeding.ARGUMENT, next(self._streams))
-        return cast("Openable", value)._bind(RepeatedContext(map(seed.child, count())))
+        stream: Openable = value
+        return stream._bind(RepeatedContext(map(seed.child, count())))
 
 
 def _any_inherits(values: Iterable[object]) -> bool:

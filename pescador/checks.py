@@ -59,8 +59,9 @@ def optional_number(value: object, name: str, least: int) -> int | None:
 
 def item_limit(max_iter: object) -> int | None:
     """Return `max_iter` as an int, or as None if it is None or infinite."""
-    is_infinite = isinstance(max_iter, float | np.floating) and max_iter == math.inf
-    return None if is_infinite else optional_number(max_iter, "max_iter", 0)
+    if max_iter is None or (isinstance(max_iter, float | np.floating) and max_iter == math.inf):
+        return None
+    return optional_number(max_iter, "max_iter", 0)
 
 
 def limits(*args: object, **kwargs: object) -> tuple[int | None, bool]:

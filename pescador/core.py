@@ -50,12 +50,11 @@ class Streamer(Openable, Generic[T_co]):
         Arguments of the generator function; of another Streamer, what it is called with:
         ``Streamer(stream, max_iter=10, cycle=True)``. Streamers among them (also in a list, tuple or dict)
         inherit their randomness from this stream, and :data:`pescador.RNG` is replaced with a
-        :class:`numpy.random.Generator` of the activation's own seed. Each opening starts from the
-        arguments as they are here, and what it does to them nobody else sees: arrays arrive read-only
-        (copy one that is to be changed), other mutable objects are copied, with the arrays inside them
-        shared, and what cannot be copied, such as a lock or an open file, is shared. So it is with the
-        attributes of the object whose method or ``__call__`` is the generator function, and of one that
-        is iterated over.
+        :class:`numpy.random.Generator` of the activation's own seed. Each opening starts from the arguments
+        as they are here, and nobody else sees what it does to them: arrays arrive read-only (copy one that
+        is to be changed), other mutable objects are copied, with the arrays inside them shared, and what
+        cannot be copied, such as a lock or an open file, is shared. The same holds for an object that is
+        iterated over, or whose method or ``__call__`` is the generator function.
 
     Attributes
     ----------
@@ -89,7 +88,7 @@ class Streamer(Openable, Generic[T_co]):
 
     stream_: Iterator[T_co] | None = None
     is_activated_copy = False
-    _is_fresh = False
+    _is_fresh = False  # whether this is a copy that was made to be opened once
     _open_copies: Any = None  # a list, once there was one
     _with_block_of: int | None = None  # the thread, if this copy was activated by a with block
 
@@ -225,7 +224,7 @@ class Streamer(Openable, Generic[T_co]):
         return bound
 
     def _enter(self: Self, with_block_of: int | None = None) -> Self:
-        if self._is_fresh:  # made to be opened once, so it need not be copied again
+        if self._is_fresh:
             active, self._is_fresh = self, False
         else:
             active = self._bind(self._next_context())
@@ -241,7 +240,8 @@ class Streamer(Openable, Generic[T_co]):
 
     def _activate(self) -> None:
         """Set ``stream_``. Runs on the activated copy; override it for a new type of stream."""
-        context, source = self._context, cast("Any", self.streamer)
+        source: Any = self.streamer
+        context = self._context
         assert context is not None
         if isinstance(source, Streamer):
             max_iter, cycle = limits(*self.args, **self.kwargs)

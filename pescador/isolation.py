@@ -29,7 +29,7 @@ import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +92,8 @@ class Copies:
         """Return a value that this opening may change, or that nobody can change."""
         n = len(self._memo)
         try:
-            return cast("T", self._own(value))
+            own: T = self._own(value)
+            return own
         except RecursionError:  # it is nested too deeply, so it is shared as a whole
             self._forget(n)
             self._memo[id(value)] = value
