@@ -174,11 +174,10 @@ class _Binding:
             return self._copies.own(value)
         if self._seed is None:
             self._seed = self._context.seed()
-        if value is RNG:
-            return self._seed.child(seeding.GENERATOR, next(self._generators)).generator()
-        seed = self._seed.child(seeding.ARGUMENT, next(self._streams))
-        stream: Openable = value
-        return stream._bind(RepeatedContext(map(seed.child, count())))
+        if isinstance(value, Openable):
+            seed = self._seed.child(seeding.ARGUMENT, next(self._streams))
+            return value._bind(RepeatedContext(map(seed.child, count())))
+        return self._seed.child(seeding.GENERATOR, next(self._generators)).generator()
 
 
 def _any_inherits(values: Iterable[object]) -> bool:

@@ -7,8 +7,8 @@
 - *Everything else* is copied, with the arrays inside it shared: containers, objects with attributes, random
   generators. A class says with ``__deepcopy__`` what a copy of it is. What is one object in the recipe is one
   object in the opening, too.
-- What *cannot be copied* is shared: locks, open files, generators, and whatever two threads communicate by
-  (an event, a queue), of which a copy would hear nothing. The object that holds it is copied.
+- What *cannot be copied* is shared: locks, open files, generators, and what threads communicate by (an event,
+  a queue), because nobody would ever set or fill a copy. The object that holds it is copied.
 - *Streams* are shared, for they isolate themselves.
 
 It is not :func:`copy.deepcopy`, which copies arrays, and raises where something cannot be copied.

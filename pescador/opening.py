@@ -64,7 +64,7 @@ class Opener:
     def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
         """Let a stream of `streamer` that was opened early produce as much as any."""
 
-    def spread(self, n: int) -> Opener:  # noqa: ARG002  # it is all the same here
+    def spread(self, n: int) -> Opener:  # noqa: ARG002  # nothing is prefetched here that streams would share
         """Return the opener for a mux that has `n` streams open at a time, below the one that asks."""
         return self
 

@@ -160,23 +160,23 @@ class ParallelStreamer(Streamer[T_co]):
 
     @property
     def mixes(self) -> bool:
-        """False: as a part of another stream, it is one, whatever it spreads over workers of its own."""
+        """False: another ParallelStreamer opens this one as a whole, even if it has several workers."""
         return False
 
     def stats(self) -> dict[str, Any]:
         """Return what was delivered so far, and who waited for whom.
 
-        A consumer that waits much longer than a worker needs more workers, or a faster producer; workers
-        of which each waits much longer than the consumer are fast enough.
+        If the consumer waits much longer than a worker does, more workers help, or a faster producer. If each
+        worker waits much longer than the consumer does, the workers are fast enough.
 
         Returns
         -------
         stats : dict
             ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of it that the worker had to
-            copy), ``consumer_wait`` and ``worker_wait`` (in
-            seconds), ``queue_depth`` (items that are here already), ``streams`` (open now): sums over
-            the workers; and ``workers``, a list of dicts with the same keys, ``pid`` and ``open_streams``:
-            of each stream that is open now ``name``, ``items``, ``consumer_wait`` and ``queue_depth``.
+            copy), ``consumer_wait`` and ``worker_wait`` (in seconds), ``queue_depth`` (items that are here
+            already), ``streams`` (open now): sums over the workers; and ``workers``, a list of dicts with
+            the same keys, ``pid`` and ``open_streams``: of each stream that is open now ``name``, ``items``,
+            ``consumer_wait`` and ``queue_depth``.
         """
         workers = [asdict(worker) for worker in self._pool.stats()]
         totals = ("items", "bytes", "copied", "consumer_wait", "worker_wait", "queue_depth", "streams")
@@ -244,7 +244,12 @@ class ZMQStreamer(ParallelStreamer[T_co]):
 
 
 class _PoolKeeper:
-    """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them."""
+    """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them.
+
+    Every thread that iterates calls :meth:`get`. Any thread, or a signal handler, may call :meth:`close` at
+    any time. In a forked child there is no pool at first, because only the parent may use its own, or close
+    it; nor is there one in what comes from a pickle.
+    """
 
     def __init__(
         self,
@@ -255,9 +260,9 @@ class _PoolKeeper:
         options: dict[str, Any],
     ) -> None:
         self._recipe = (backend, n_workers, timeout, stall_timeout, options)
-        # Held while the pool is opened or closed; a signal handler may close what its thread is opening.
+        # Held while the pool is opened or closed. Reentrant: a signal handler may close what it interrupts.
         self._lock = threading.RLock()
-        self._n_closed = 0  # how often it was
+        self._n_closed = 0  # how often close() was called
         self._pool: Pool | None = None
         self._pid = os.getpid()
         self._finalizer: weakref.finalize[..., _PoolKeeper] | None = None
@@ -292,9 +297,9 @@ class _PoolKeeper:
             return self._pool
 
     def _leave_to_parent(self) -> None:
-        """Touch nothing of the pool if this process was forked from the one whose it is."""
+        """Forget the pool if it belongs to the process from which this one was forked."""
         if self._pid != os.getpid():
-            self._lock = threading.RLock()  # a thread that this process does not have may hold the other
+            self._lock = threading.RLock()  # the old one may be held by a thread that only the parent has
             self._pid = os.getpid()
             if self._finalizer is not None:
                 self._finalizer.detach()
@@ -306,7 +311,9 @@ class _PoolKeeper:
 
     def close(self) -> None:
         self._leave_to_parent()
-        self._n_closed += 1  # first: who is opening the pool closes it then, if that takes longer than this
+        self._n_closed += (
+            1  # first, so that a thread that is opening the pool now closes it as soon as it is open
+        )
         timeout = self._recipe[2]
         if self._lock.acquire(timeout=-1 if timeout is None else timeout):
             try:
@@ -319,12 +326,13 @@ class _PoolKeeper:
         pool, finalizer = self._pool, self._finalizer
         if pool is not None:
             _close(pool, self._pid)
-            # Only now: if a Ctrl-C interrupts that, what is left is ended by the next who tries.
+            # Only now: if a Ctrl-C interrupts close(), the pool is still known, and can be closed again.
             if finalizer is not None:
                 finalizer.detach()
             self._pool = self._finalizer = None
 
 
 def _close(pool: Pool, pid: int) -> None:
+    """Close a pool, except in a forked child, which inherits the finalizers of its parent."""
     if pid == os.getpid():
         pool.close()

@@ -35,7 +35,8 @@ MAX_PROPOSALS = 100
 class Proposals:
     """Independent draws by weight, of which the first that can be used is taken.
 
-    That is a draw by weight among those that can be used. A sample that was drawn otherwise may precede them.
+    That is a draw by weight among those that can be used. Before them may come a first working set, which was
+    drawn in another way.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ class Proposals:
     rng : numpy.random.Generator
         Used by nobody else.
     first : sequence of int
-        The first activations, of which each can be used.
+        Indices of the first working set, all of which can be used.
     """
 
     def __init__(

@@ -31,8 +31,8 @@ Member = Iterable[T] | Callable[[], Iterable[T]]
 UNOPENED: Final[Iterator[Any]] = iter(())
 """Stands where a stream is not open yet.
 
-Taking an item from it raises StopIteration, so a loop that draws items learns of a stream that is to
-be opened on the same path as of one that has ended, at no cost for all the other items.
+Taking an item from it raises StopIteration, as from a stream that has ended. So a loop that draws items
+needs no check of its own for streams that are still to be opened, and other items cost nothing more.
 """
 
 
@@ -182,7 +182,7 @@ class BaseMux(Streamer[T_co]):
     @staticmethod
     @contextmanager
     def closing(streams: Iterable[Iterator[Any] | None]) -> Iterator[None]:
-        """Close all that is in `streams` when the block is left, whatever happens in it."""
+        """Close all that is in `streams` when the block is left, also by an exception."""
         try:
             yield
         finally:
