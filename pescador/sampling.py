@@ -87,11 +87,9 @@ class Sampler(Protocol):
     @property
     def find(self) -> Callable[[float], int] | None:
         """Turns one number at the moment it is needed; None if :meth:`locate` gives slots at once."""
-        ...
 
     def locate(self, uniforms: Floats) -> list[Any]:
         """Return the slots of a block of numbers, or a list of the numbers for :attr:`find`."""
-        ...
 
 
 class Draws:
