@@ -1,22 +1,24 @@
 """Sample and stream data for machine learning.
 
 core.py         Streamer, the recipe of a stream; streamable
-arguments.py    what an opening gets of a recipe's arguments
+arguments.py    how its generator function is called, with arguments of each opening's own
+isolation.py    which of them are passed on, shared, viewed or copied
 opening.py      what a stream is opened with: its seed, and who opens streams below it
+closing.py      how a stream is closed, also one that does not want to end
 mux/            muxes, which mix streams
 maps.py         buffer_stream, tuples, keras_tuples, cache
 parallel.py     ParallelStreamer and ZMQStreamer, which run a stream in the background
 zmq_stream.py   ZMQStreamer, where versions 1 to 3 had it
 backends/       what they run on: serial, thread, shm, zmq
 seeding.py      how one random_state governs a whole tree of streams; RNG
-sampling.py     weighted draws
+sampling.py     random numbers in blocks, and weighted draws
 memory.py       empty, for arrays that a worker delivers without a copy
-bench/          python -m pescador bench, which compares the backends
-testing.py      conformance tests for backends
+commands/       python -m pescador: bench, doctor, clean
+testing/        conformance tests for backends
 exceptions.py   the errors
-checks.py       checks of parameters that several classes share
-closing.py      how a stream is closed, also one that does not want to end
-describe.py     what an item looks like, for messages
+checks.py       checks of parameters
+describe.py     what items and arguments look like in messages
+interrupts.py   Ctrl-C at a moment when it would leave something half done
 """
 
 from .core import Streamer, streamable

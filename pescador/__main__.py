@@ -1,82 +1,10 @@
-"""Command line: ``python -m pescador bench``, ``clean`` and ``doctor``."""
+"""What ``python -m pescador`` runs."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-from collections.abc import Sequence
-
-from .interrupts import interrupts_held
+from .commands import main
 
 __all__ = ["main"]
-
-LONGEST_TIMEOUT = 86_400  # seconds; the system's calls do not take any number
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and return the exit code."""
-    try:
-        return _run(arguments)
-    except KeyboardInterrupt:  # whoever pressed Ctrl-C wants no traceback
-        return 130
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    with interrupts_held():  # one that comes in the midst of an import may be shown, and lost
-        from . import __version__, bench
-
-    parser = argparse.ArgumentParser(prog="python -m pescador", description="Tools of pescador")
-    parser.add_argument("--version", action="version", version=f"pescador {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    clean = commands.add_parser("clean", help="remove worker processes and shared memory whose owner is dead")
-    clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    doctor = commands.add_parser("doctor", help="check that every backend can run on this machine")
-    doctor.add_argument(
-        "--timeout", type=_timeout, default=7, help="seconds for an item to come (default: 7)"
-    )
-    bench.add_arguments(commands.add_parser("bench", help="find out which backend suits a stream"))
-    options = parser.parse_args(arguments)
-    if options.command == "bench":
-        return bench.run(options)
-    if options.command == "doctor":
-        return _doctor(options.timeout)
-    return _clean(options.dry_run)
-
-
-def _timeout(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if not 0 < seconds <= LONGEST_TIMEOUT:  # nor is it NaN
-        raise argparse.ArgumentTypeError(
-            f"a number of seconds above 0, and at most {LONGEST_TIMEOUT} (a day), is needed, not {text!r}"
-        )
-    return seconds
-
-
-def _clean(dry_run: bool) -> int:
-    from .backends.system import orphans
-
-    found = orphans.reclaim(dry_run)
-    for what in found:
-        print(f"{'would remove' if dry_run else 'removed'} {what}")
-    if not found:
-        print("nothing is left behind")
-    return 0
-
-
-def _doctor(timeout: float) -> int:
-    with interrupts_held():
-        from .doctor import examine
-
-    failed = False
-    with contextlib.closing(examine(timeout)) as findings:  # which ends the trials that still run
-        for finding in findings:
-            print(finding, flush=True)
-            failed |= finding.state == "fail"
-    return int(failed)
-
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -20,9 +20,9 @@ _IGNORED = "generator ignored GeneratorExit"  # what Python says, in every versi
 
 _changing_hook = threading.RLock()
 
-# Functions that were warned of, and the list of warning filters then. Python, too, shows its warnings again
-# when it gets another list of filters.
-_warned: tuple[Any, set[tuple[str, int, str]]] = (None, set())
+# The list of warning filters, and the functions that were warned of under it: file, line and name. When that
+# list is replaced, everything is warned of anew, as Python does with its own warnings.
+_warned: tuple[object, set[tuple[str, int, str]]] = (None, set())
 
 
 def close(held: list[Any]) -> None:
@@ -34,8 +34,8 @@ def close(held: list[Any]) -> None:
     if not hasattr(held[0], "close"):
         held.clear()
         return
-    # A generator that delegates (``yield from``) ends with the RuntimeError of the one that ignores its end,
-    # which would then be collected before it is known.
+    # A generator that delegates (``yield from``) to one that ignores its end passes on the RuntimeError of
+    # that one, and drops it. It is held here, or Python would print another error before we have warned.
     while isinstance(getattr(held[-1], "gi_yieldfrom", None), GeneratorType):
         held.append(held[-1].gi_yieldfrom)
     try:
@@ -63,7 +63,7 @@ def _drop(generators: list[Any]) -> None:
     with _changing_hook:
         hook = sys.unraisablehook
 
-        def quiet(unraisable: Any) -> None:
+        def quiet(unraisable: sys.UnraisableHookArgs) -> None:
             if str(unraisable.exc_value) != _IGNORED:
                 hook(unraisable)
 

@@ -8,23 +8,21 @@ Streamer never share state. What it is opened with is a :class:`~pescador.openin
 from __future__ import annotations
 
 import functools
-import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import count, islice
-from types import GeneratorType, MethodType, TracebackType
+from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-import numpy as np
-
 from . import seeding
-from .arguments import bind_arguments, explain_read_only, own_iterable, seed_sources
-from .checks import whole_number
+from .arguments import Undecorated, call, explain_read_only, own_iterator, seed_sources
+from .checks import check_source, item_limit, limits
 from .closing import close
+from .describe import shown
 from .exceptions import ParameterError, PescadorError
 from .isolation import ATOMS
-from .opening import Context, MethodContext, Openable
-from .seeding import RNG, Seed
+from .opening import Context, Openable
 
 __all__ = ["Streamer", "streamable"]
 
@@ -52,12 +50,11 @@ class Streamer(Openable, Generic[T_co]):
         Arguments of the generator function; of another Streamer, what it is called with:
         ``Streamer(stream, max_iter=10, cycle=True)``. Streamers among them (also in a list, tuple or dict)
         inherit their randomness from this stream, and :data:`pescador.RNG` is replaced with a
-        :class:`numpy.random.Generator` of the activation's own seed. Each opening starts from the
-        arguments as they are here, and what it does to them nobody else sees: arrays arrive read-only
-        (copy one that is to be changed), other mutable objects are copied, with the arrays inside them
-        shared, and what cannot be copied, such as a lock or an open file, is shared. So it is with the
-        attributes of the object whose method or ``__call__`` is the generator function, and of one that
-        is iterated over.
+        :class:`numpy.random.Generator` of the activation's own seed. Each opening starts from the arguments
+        as they are here, and nobody else sees what it does to them: arrays arrive read-only (copy one that
+        is to be changed), other mutable objects are copied, with the arrays inside them shared, and what
+        cannot be copied, such as a lock or an open file, is shared. The same holds for an object that is
+        iterated over, or whose method or ``__call__`` is the generator function.
 
     Attributes
     ----------
@@ -91,37 +88,23 @@ class Streamer(Openable, Generic[T_co]):
 
     stream_: Iterator[T_co] | None = None
     is_activated_copy = False
-    _context: Context | None = None
-    _is_fresh = False
+    _is_fresh = False  # whether this is a copy that was made to be opened once
     _open_copies: Any = None  # a list, once there was one
     _with_block_of: int | None = None  # the thread, if this copy was activated by a with block
 
     def __init__(
         self, streamer: Callable[..., Iterable[T_co]] | Iterable[T_co], *args: Any, **kwargs: Any
     ) -> None:
-        iterable = _is_iterable(streamer)
-        if not (iterable or callable(streamer)):
-            raise ParameterError(
-                f"Streamer takes an iterable or a generator function, not {_shown(streamer)} "
-                f"of type {type(streamer).__name__}"
-            )
-        if (args or kwargs) and not callable(streamer):
-            raise ParameterError(
-                f"arguments were given, but {_shown(streamer)} of type {type(streamer).__name__} is an "
-                "iterable, which takes none; pass a generator function to use them"
-            )
+        self._called = check_source(streamer, bool(args or kwargs))
         if isinstance(streamer, Streamer):
-            _limits(*args, **kwargs)
-        self.streamer = streamer
-        self.args = args
-        self.kwargs = kwargs
+            limits(*args, **kwargs)
+        self.streamer, self.args, self.kwargs = streamer, args, kwargs
         self._open_copies = None
-        self._called = callable(streamer) and not (iterable and not args and not kwargs)
         self._atoms = args if ATOMS.issuperset(map(type, (streamer, *args))) else None
         if self._called or isinstance(streamer, Streamer):
             own = streamer.__self__ if isinstance(streamer, MethodType) else streamer
-            sources = seed_sources([own, *args, *kwargs.values()])
-            if sources:  # else the attribute of the class serves a million streams
+            # If there are none, the attribute of the class serves a million streams.
+            if sources := seed_sources([own, *args, *kwargs.values()]):
                 self._sources = sources
 
     # Iteration
@@ -139,7 +122,7 @@ class Streamer(Openable, Generic[T_co]):
         item
             The items of the stream, unchanged.
         """
-        return self._iterate(check_max_iter(max_iter))
+        return self._iterate(item_limit(max_iter))
 
     def cycle(self, max_iter: float | None = None) -> Generator[T_co, None, None]:
         """Iterate over the stream again and again.
@@ -151,20 +134,11 @@ class Streamer(Openable, Generic[T_co]):
         ----------
         max_iter : int, optional
             At most so many items are taken in all.
-
-        Yields
-        ------
-        item
-            The items of the stream, unchanged.
         """
-        return self._cycle(check_max_iter(max_iter))
+        return self._cycle(item_limit(max_iter))
 
     def __call__(
-        self,
-        max_iter: float | None = None,
-        cycle: bool = False,
-        *,
-        max_items: float | None = None,
+        self, max_iter: float | None = None, cycle: bool = False, *, max_items: float | None = None
     ) -> Generator[T_co, None, None]:
         """Iterate over the stream, once or (`cycle`) again and again.
 
@@ -177,7 +151,7 @@ class Streamer(Openable, Generic[T_co]):
         max_items : int, optional
             Another name for `max_iter`, which the documentation of version 2 uses.
         """
-        max_iter, cycle = _limits(max_iter, cycle, max_items=max_items)
+        max_iter, cycle = limits(max_iter, cycle, max_items=max_items)
         return self.cycle(max_iter) if cycle else self.iterate(max_iter)
 
     def __iter__(self) -> Iterator[T_co]:
@@ -198,19 +172,15 @@ class Streamer(Openable, Generic[T_co]):
             self._exit(active)
 
     def _cycle(self, max_iter: int | None) -> Generator[T_co, None, None]:
-        context = self._context or self._root_context()
+        context = self._next_context()
         seed = context.seed()
         for epoch in count():
             taken = 0
-            items = self.open(
-                Context(seed.child(seeding.EPOCH, epoch) if epoch else seed, context.opener), max_iter
-            )
-            try:
+            own = seed.child(seeding.EPOCH, epoch) if epoch else seed
+            with closing(self.open(Context(own, context.opener), max_iter)) as items:
                 for item in items:
                     taken += 1
                     yield item
-            finally:
-                items.close()
             if max_iter is not None:
                 max_iter -= taken
             if not taken or max_iter == 0:
@@ -235,8 +205,7 @@ class Streamer(Openable, Generic[T_co]):
     def _bind(self: Self, context: Context) -> Self:
         """Return a shallow copy that is opened with `context`."""
         if self._open_copies is None:
-            # Shared by all copies, so it must be there before the first; made only now, because most
-            # of a million streamers may never be opened.
+            # All copies share it. It is made for the first: most of a million streamers are never opened.
             with _making_lists:
                 if self._open_copies is None:
                     self._open_copies = []
@@ -254,15 +223,11 @@ class Streamer(Openable, Generic[T_co]):
         bound._context = context
         return bound
 
-    def _root_context(self) -> Context:
-        """Return the context of an opening that nothing else opens."""
-        return Context(Seed.of_opening(self._sources) if self._sources else Seed())
-
     def _enter(self: Self, with_block_of: int | None = None) -> Self:
-        if self._is_fresh:  # made to be opened once, so it need not be copied again
+        if self._is_fresh:
             active, self._is_fresh = self, False
         else:
-            active = self._bind(self._context or self._root_context())
+            active = self._bind(self._next_context())
         active.is_activated_copy = True
         active._with_block_of = with_block_of
         active._activate()
@@ -275,56 +240,32 @@ class Streamer(Openable, Generic[T_co]):
 
     def _activate(self) -> None:
         """Set ``stream_``. Runs on the activated copy; override it for a new type of stream."""
-        context, source = self._context, self.streamer
+        source: Any = self.streamer
+        context = self._context
         assert context is not None
         if isinstance(source, Streamer):
-            max_iter, cycle = _limits(*self.args, **self.kwargs)
+            max_iter, cycle = limits(*self.args, **self.kwargs)
             if cycle:
                 self.stream_ = source._bind(context)._cycle(max_iter)
             else:
                 self.stream_ = context.opener.open(source, context.seed(), max_iter)
         elif self._called:
-            function: Any = source
-            args, kwargs = self.args, self.kwargs
-            if isinstance(function, MethodType) and isinstance(function.__self__, Streamer):
-                bound = function.__self__._bind(MethodContext(context.seed()))
-                function = MethodType(function.__func__, bound)
-            # Whether function and arguments can be passed as they are is known of a million streams; but
-            # the keywords are a dict, and may have been changed.
-            if self._atoms is not args or (kwargs and not ATOMS.issuperset(map(type, kwargs.values()))):
-                function, args, kwargs = bind_arguments(function, args, kwargs, context)
-            result = function(*args, **kwargs)
-            if not _is_iterable(result):
-                raise ParameterError(
-                    f"{_shown(source)} returned {_shown(result)} of type {type(result).__name__}, "
-                    "which is not an iterator; is it a generator function (does it yield)?"
-                )
-            self.stream_ = iter(result)
+            # Whether the arguments can be passed as they are was found out once, for all openings.
+            self.stream_ = call(source, self.args, self.kwargs, context, self._atoms is self.args)
         else:
-            stream = iter(own_iterable(source))  # type: ignore[arg-type]  # not called, so iterable
-            # Only a generator that was made here is ours to close. An islice has no close(), so a
-            # one-shot iterator stays usable, and is taken on from where it was left.
-            ours = isinstance(stream, GeneratorType) and stream is not source
-            self.stream_ = stream if ours else islice(stream, None)
+            self.stream_ = own_iterator(source)
 
     def _deactivate(self) -> None:
         # Whatever was opened here is closed here, now and not when it happens to be collected.
-        held = [self.stream_]
-        self.stream_ = None
+        held, self.stream_ = [self.stream_], None
         close(held)
 
     def __enter__(self: Self) -> Self:
         return self._enter(with_block_of=threading.get_ident())
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         thread = threading.get_ident()
-        copies = self._open_copies
-        self._exit(next(active for active in reversed(copies) if active._with_block_of == thread))
+        self._exit(next(active for active in reversed(self._open_copies) if active._with_block_of == thread))
 
     @property
     def mixes(self) -> bool:
@@ -336,10 +277,7 @@ class Streamer(Openable, Generic[T_co]):
         """Number of open activations."""
         return len(self._open_copies or ())
 
-    @property
-    def active(self) -> int:
-        """Number of open activations (0 is false)."""
-        return self.active_count_
+    active = active_count_  # 0 is false
 
     # Copies
 
@@ -352,8 +290,7 @@ class Streamer(Openable, Generic[T_co]):
 
     def __getstate__(self) -> dict[str, Any]:
         self.check_recipe()
-        state = self.__dict__.copy()
-        state["_open_copies"] = None
+        state = {**self.__dict__, "_open_copies": None}
         state.pop("_context", None)
         return state
 
@@ -362,7 +299,7 @@ class Streamer(Openable, Generic[T_co]):
         self._refuse_activated("pickled or deep-copied")
         if isinstance(self.streamer, Iterator):
             raise PescadorError(
-                f"a Streamer of {_shown(self.streamer)} cannot be pickled, deep-copied or sent to a worker: "
+                f"a Streamer of {shown(self.streamer)} cannot be pickled, deep-copied or sent to a worker: "
                 "an open iterator has no recipe to start it again. Give the function and its arguments "
                 "instead: Streamer(buffer_stream, stream, 16), not Streamer(buffer_stream(stream, 16))"
             )
@@ -375,9 +312,8 @@ class Streamer(Openable, Generic[T_co]):
             )
 
     def __repr__(self) -> str:
-        arguments = [_shown(self.streamer)]
-        arguments += [_shown(value) for value in self.args]
-        arguments += [f"{name}={_shown(value)}" for name, value in self.kwargs.items()]
+        arguments = [shown(value) for value in (self.streamer, *self.args)]
+        arguments += [f"{name}={shown(value)}" for name, value in self.kwargs.items()]
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
@@ -405,77 +341,10 @@ def streamable(function: Callable[P, Iterable[T]]) -> Callable[P, Streamer[T]]:
     ([0, 1, 2], [0, 1, 2, 0, 1])
     """
     if not callable(function):
-        raise ParameterError(f"streamable takes a generator function, not {_shown(function)}")
+        raise ParameterError(f"streamable takes a generator function, not {shown(function)}")
 
     @functools.wraps(function)
     def factory(*args: P.args, **kwargs: P.kwargs) -> Streamer[T]:
-        return Streamer(_Undecorated(factory), *args, **kwargs)
+        return Streamer(Undecorated(factory), *args, **kwargs)
 
     return factory
-
-
-class _Undecorated:
-    """Calls the function below a decorator.
-
-    The decorated name is what a pickle finds in the module, so the recipe refers to that.
-    """
-
-    __slots__ = ("factory",)
-
-    def __init__(self, factory: Any) -> None:
-        self.factory = factory
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.factory.__wrapped__(*args, **kwargs)
-
-
-ATOMS.add(_Undecorated)  # it has no state
-
-
-def check_max_iter(max_iter: float | None) -> int | None:
-    """Return `max_iter` as None or an int, or raise ParameterError."""
-    if max_iter is None or (isinstance(max_iter, float | np.floating) and max_iter == math.inf):
-        return None
-    return whole_number(max_iter, "max_iter", 0, or_none=True)
-
-
-def _limits(*args: Any, **kwargs: Any) -> tuple[int | None, bool]:
-    """Return what a Streamer is called with, checked: how many items it gives, and whether it cycles."""
-    try:
-        max_iter, cycle, max_items = _called_with(*args, **kwargs)
-    except TypeError as error:
-        raise ParameterError(
-            f"a Streamer is called with max_iter and cycle, but {str(error).split('() ', 1)[-1]}; to "
-            "transform a stream, write Streamer(function, stream, ...)"
-        ) from None
-    if max_items is not None:
-        if max_iter is not None:
-            raise ParameterError("max_iter and max_items are the same; give one of them")
-        max_iter = max_items
-    if not isinstance(cycle, int | np.bool_) or cycle not in (0, 1):
-        raise ParameterError(f"cycle must be True or False, got {cycle!r}")
-    return check_max_iter(max_iter), bool(cycle)
-
-
-def _called_with(max_iter: Any = None, cycle: Any = False, *, max_items: Any = None) -> tuple[Any, Any, Any]:
-    return max_iter, cycle, max_items
-
-
-def _is_iterable(value: Any) -> bool:
-    kind = type(value)
-    return hasattr(kind, "__iter__") or (hasattr(kind, "__getitem__") and not isinstance(value, type))
-
-
-def _shown(value: Any) -> str:
-    """Return a short text for messages: the name of a function, the type of anything large."""
-    if isinstance(value, functools.partial):
-        return f"partial({_shown(value.func)}, ...)"
-    if isinstance(value, _Undecorated):
-        return _shown(value.factory)
-    if isinstance(value, str | bytes | int | float | complex | None):
-        text = repr(value)
-        return text if len(text) <= 40 else text[:37] + "..."
-    if value is RNG:
-        return repr(value)
-    name = getattr(value, "__qualname__", None)
-    return name if isinstance(name, str) else f"<{type(value).__name__}>"

@@ -1,19 +1,23 @@
-"""What an item looks like, for messages: its keys, shapes and dtypes, and not its data.
+"""What things look like in messages.
 
-An item may be anything: it may refer to itself, be nested without end, or be an object of which every
-attribute raises. So what is asked of it is bounded, its own code is not run where that can be avoided, and
-whatever goes wrong leaves a shorter text.
+:func:`shown` is for the parts of a recipe. :func:`describe` is for items: it tells their keys, shapes and
+dtypes, and not their data. An item may be anything: it may refer to itself, be nested without end, or be an
+object of which every attribute raises. So what is asked of it is bounded, its own code is not run where that
+can be avoided, and whatever goes wrong leaves a shorter text.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-__all__ = ["describe"]
+from .seeding import RNG
+
+__all__ = ["describe", "shown"]
 
 MAX_DEPTH = 5
 MAX_KEYS = 20  # of one level
@@ -21,6 +25,7 @@ MAX_ENTRIES = 4  # of a list
 MAX_PARTS = 60  # in all
 MAX_WORD = 60  # characters of a key, of a name or of a dtype
 MAX_TEXT = 2000  # characters in all
+MAX_ARGUMENT = 40  # characters of a text or number in a recipe
 
 # What the code of an item may raise; but not a Ctrl-C, which comes from elsewhere.
 _ANYTHING = (Exception, SystemExit, GeneratorExit)
@@ -28,11 +33,19 @@ _ANYTHING = (Exception, SystemExit, GeneratorExit)
 _SCALARS = (int, float, complex, bool, type(None))
 
 
-class _Unknown:
-    """Stands for a value that could not be had."""
+_UNKNOWN = object()  # stands for a value that could not be had
 
 
-_UNKNOWN = _Unknown()
+def shown(value: object) -> str:
+    """Return a short text for a part of a recipe: the name of a function, the type of anything large."""
+    if isinstance(value, functools.partial):
+        return f"partial({shown(value.func)}, ...)"
+    if isinstance(value, str | bytes | int | float | complex | None):
+        return _shortened(repr(value), MAX_ARGUMENT)
+    if value is RNG:
+        return repr(value)
+    name = getattr(value, "__qualname__", None)
+    return name if isinstance(name, str) else f"<{type(value).__name__}>"
 
 
 def describe(item: Any) -> str:

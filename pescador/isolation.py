@@ -7,8 +7,8 @@
 - *Everything else* is copied, with the arrays inside it shared: containers, objects with attributes, random
   generators. A class says with ``__deepcopy__`` what a copy of it is. What is one object in the recipe is one
   object in the opening, too.
-- What *cannot be copied* is shared: locks, open files, generators, and whatever two threads communicate by
-  (an event, a queue), of which a copy would hear nothing. The object that holds it is copied.
+- What *cannot be copied* is shared: locks, open files, generators, and what threads communicate by (an event,
+  a queue), because nobody would ever set or fill a copy. The object that holds it is copied.
 - *Streams* are shared, for they isolate themselves.
 
 It is not :func:`copy.deepcopy`, which copies arrays, and raises where something cannot be copied.
@@ -29,7 +29,7 @@ import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,9 @@ from numpy.random.bit_generator import ISeedSequence
 from .opening import Openable
 
 __all__ = ["ATOMS", "Copies"]
+
+T = TypeVar("T")
+Frozen = TypeVar("Frozen", tuple[Any, ...], frozenset[Any])
 
 ATOMS: Final[set[type]] = {
     *{bool, int, float, complex, str, bytes, range, slice, object, type},
@@ -79,16 +82,19 @@ class Copies:
     """The copies that are made for one opening."""
 
     def __init__(self) -> None:
-        self._memo = GLOBALS.copy()  # by the id of the original; in the order in which copies were begun
-        self._kept: list[Any] = []  # originals, some of which are temporary: no other may get their id
+        # What the opening gets, by the id of the original, in the order in which copies were begun
+        self._memo = GLOBALS.copy()
+        # Originals. Some are temporary, and while they are kept, no other object can get their id.
+        self._kept: list[object] = []
         self._shares = False  # whether there was anything that cannot be copied
 
-    def own(self, value: Any) -> Any:
+    def own(self, value: T) -> T:
         """Return a value that this opening may change, or that nobody can change."""
         n = len(self._memo)
         try:
-            return self._own(value)
-        except RecursionError:  # it is nested too deeply, and shared as a whole
+            own: T = self._own(value)
+            return own
+        except RecursionError:  # it is nested too deeply, so it is shared as a whole
             self._forget(n)
             self._memo[id(value)] = value
             return value
@@ -138,7 +144,7 @@ class Copies:
             own.update([self._own(entry) for entry in entries])
         return own
 
-    def _own_frozen(self, value: Any) -> Any:
+    def _own_frozen(self, value: Frozen) -> Frozen:
         """Return a tuple or frozenset: the same one, if nothing in it had to be copied."""
         if _are_atoms(value):
             return value
@@ -146,11 +152,12 @@ class Copies:
         own = [self._own(entry) for entry in entries]
         if all(map(operator.is_, own, entries)):
             return value
-        return self._memo.get(id(value)) or type(value)(own)  # it is known now, if it contains itself
+        # It is known already if it contains itself, by way of something that can be changed.
+        return self._memo.get(id(value)) or type(value)(own)
 
     # Random generators, in half the time that :meth:`_rebuilt` takes, which would seed them first
 
-    def _own_bits(self, value: Any) -> Any:
+    def _own_bits(self, value: Any) -> object:
         state = value.__reduce__()[2]
         if isinstance(state, tuple):  # with the seed sequence, since NumPy 1.24
             state = state[0], self._own(state[1])
@@ -158,7 +165,7 @@ class Copies:
         own.__setstate__(state)
         return own
 
-    def _own_random_state(self, value: np.random.RandomState) -> Any:
+    def _own_random_state(self, value: np.random.RandomState) -> object:
         state = value.get_state(legacy=False)
         if state["bit_generator"] != "MT19937":
             return self._own_object(value)
@@ -168,8 +175,8 @@ class Copies:
         own.set_state(state)
         return own
 
-    def _own_shallow(self, value: Any) -> Any:
-        """Return a copy of a container that is no builtin, but has a copy() as fast as one."""
+    def _own_shallow(self, value: Any) -> object:
+        """Return a copy of a container of the module collections, which has a fast copy()."""
         if _are_atoms(value) and (not isinstance(value, dict) or _are_atoms(value.values())):
             return value.copy()
         return self._own_object(value)
@@ -190,7 +197,7 @@ class Copies:
 
     # Objects
 
-    def _own_method(self, method: Any) -> Any:
+    def _own_method(self, method: Any) -> object:
         """Return the method of the owned object."""
         receiver = method.__self__
         own = self._own(receiver)
@@ -200,7 +207,7 @@ class Copies:
             return types.MethodType(method.__func__, own)
         return getattr(own, method.__name__)
 
-    def _own_object(self, value: Any) -> Any:
+    def _own_object(self, value: Any) -> object:
         kind = type(value)
         if isinstance(value, np.void):  # a record, which may be written into
             return value.copy()
@@ -225,16 +232,17 @@ class Copies:
         self._shares = True
         return value
 
-    def _deep_copied(self, value: Any, kind: Any) -> Any:
+    def _deep_copied(self, value: object, kind: Any) -> object:
         """Return a copy as the class wants it to be made."""
         for attribute in getattr(value, "__dict__", {}).values():
             if isinstance(attribute, np.ndarray):
                 self._own(attribute)  # so it is in the memo, and not copied
         return kind.__deepcopy__(value, self._memo)
 
-    def _rebuilt(self, value: Any, kind: Any) -> Any:
+    def _rebuilt(self, value: object, kind: type) -> object:
         """Return a copy that is made as from a pickle."""
-        if isinstance(value, tuple) and not hasattr(value, "__dict__"):  # one with names
+        own: Any
+        if isinstance(value, tuple) and not hasattr(value, "__dict__"):  # a named one
             own = [self._own(entry) for entry in value]
             if all(map(operator.is_, own, value)):
                 return value
@@ -268,17 +276,17 @@ class Copies:
         return own
 
 
-def _are_atoms(values: Iterable[Any]) -> bool:
+def _are_atoms(values: Iterable[object]) -> bool:
     return ATOMS.issuperset(map(type, values))
 
 
-def _entries_of_tuples(values: list[Any]) -> Iterator[Any]:
+def _entries_of_tuples(values: list[Any]) -> Iterator[object]:
     """Return the entries of all tuples in a list, which may be a long one of files and labels."""
     return chain.from_iterable([value for value in values if type(value) is tuple])
 
 
-def _holds_shared(value: Any) -> bool:
-    """Whether an object that has a finalizer holds what cannot be copied: each copy would end it."""
+def _holds_shared(value: object) -> bool:
+    """Whether an object holds something that cannot be copied, and that the finalizer of a copy might end."""
     trial = Copies()
     trial._memo[id(value)] = value
     for part in value.__reduce_ex__(4)[1:]:
@@ -289,11 +297,11 @@ def _holds_shared(value: Any) -> bool:
 class _Unseeded(ISeedSequence):
     """Seeds a generator whose state is set next."""
 
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
+    def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
         return np.zeros(n_words, dtype)
 
 
-_MAKERS: Final[dict[type, Callable[[Copies, Any], Any]]] = {
+_MAKERS: Final[dict[type, Callable[[Copies, Any], object]]] = {
     list: Copies._own_list,
     dict: Copies._own_dict,
     set: Copies._own_set,

@@ -18,6 +18,7 @@ from .checks import whole_number
 from .describe import describe
 from .exceptions import DataError, MissingKeyError, ParameterError
 from .memory import empty
+from .sampling import blocks
 from .seeding import RandomState, Seed, SeedSource
 
 __all__ = ["buffer_stream", "cache", "keras_tuples", "tuples"]
@@ -300,7 +301,9 @@ def _cached(stream: Iterable[T], size: int, prob: float, source: SeedSource) -> 
     if prob == 1:
         yield from new
         return
-    uniforms = _uniforms(source.resolve(Seed()).generator())
+    uniforms: Iterator[float] = chain.from_iterable(
+        block.tolist() for block in blocks(source.resolve(Seed()).generator().random)
+    )
     # What is kept is a copy, and so is what is given of it, because a consumer may write into what it gets.
     for item in islice(new, size):
         kept.append(_copied(item))
@@ -325,14 +328,6 @@ def _copied(item: T) -> T:
             f"cache gives copies of earlier items, but {describe(item)} cannot be copied: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-def _uniforms(rng: np.random.Generator) -> Iterator[float]:
-    def blocks() -> Iterator[list[float]]:
-        while True:
-            yield rng.random(1024).tolist()
-
-    return chain.from_iterable(blocks())
 
 
 def _value(item: Any, key: str) -> Any:

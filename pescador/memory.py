@@ -13,16 +13,7 @@ __all__ = ["allocate_with", "empty"]
 
 Allocate = Callable[[int], "npt.NDArray[np.uint8] | None"]
 
-_allocate: Allocate | None = None
-
-
-def _forget() -> None:
-    """Take memory from the system in a process that was forked, for that of the worker is the worker's."""
-    allocate_with(None)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+_allocate: Allocate | None = None  # in a shm worker, what gives memory of its ring
 
 
 def empty(
@@ -66,6 +57,15 @@ def empty(
 
 
 def allocate_with(allocate: Allocate | None) -> None:
-    """Have :func:`empty` take memory from `allocate`, which returns None when it has none to give."""
+    """Have :func:`empty` take memory from `allocate`, which returns None when it has none to give.
+
+    A worker calls this before its first stream. None stands for the system's memory.
+    """
     global _allocate
     _allocate = allocate
+
+
+# A process that a generator forks inside a worker shares the worker's ring, but does not learn what becomes
+# of it: both would write into the same places. So it takes its memory from the system.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: allocate_with(None))

@@ -8,84 +8,103 @@ backends; a generator function never sees it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from .seeding import OPENING, Seed, SeedSource
+from .seeding import Seed, SeedSource
 
-if TYPE_CHECKING:
-    from .core import Streamer  # which imports this module
+if TYPE_CHECKING:  # which import this module
+    from .backends.base import Pool, Stream
+    from .core import Streamer
 
-__all__ = ["HERE", "ArgumentContext", "Context", "MethodContext", "Openable", "Opener"]
+__all__ = ["HERE", "Context", "Openable", "Opener", "PoolOpener", "RepeatedContext"]
 
 T = TypeVar("T")
 
+# Items that a stream which is opened early may produce before it is needed: enough to draw from while its
+# worker is busy opening another one.
+EARLY_PREFETCH = 12
+
 
 class Openable:
-    """What can be opened with a context: the base of Streamer, for modules that Streamer stands on."""
+    """What can be opened with a context: the base of Streamer, for modules that Streamer imports."""
 
     _sources: tuple[SeedSource, ...] = ()
     """What counts its openings, here and below; an attribute of instances that have any."""
+    _context: Context | None = None
+    """What a copy is opened with; None in a recipe."""
 
     def _bind(self, context: Context) -> Any:
         """Return a copy that is opened with `context`."""
         raise NotImplementedError
 
-
-class Opener(Protocol):
-    """Opens streams for the mux that asks, here or elsewhere."""
-
-    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        """Return an iterator over at most `max_iter` items of `streamer`.
-
-        The iterator has ``close()``.
-        """
-        ...
-
-    def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
-        """Open a stream that will probably be needed: it may get ready, but produces next to nothing."""
-        ...
-
-    def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
-        """Let a stream of `streamer` that was opened early produce as much as any."""
-        ...
-
-    def spread(self, n: int) -> Opener:
-        """Return the opener for a mux that has `n` streams open at a time, below the one that asks."""
-        ...
-
-    @property
-    def is_background(self) -> bool:
-        """Whether streams run in the background as soon as they are opened."""
-        ...
-
-    @property
-    def ahead(self) -> int:
-        """How many activations a mux may open before it needs them."""
-        ...
+    def _next_context(self) -> Context:
+        """Return what is opened next: with the context of a copy, or of a recipe as the root of a tree."""
+        return self._context or Context(Seed.of_opening(self._sources) if self._sources else Seed())
 
 
-class _HereOpener:
-    """Opens streams in this process, when they are needed."""
+class Opener:
+    """Opens streams for the mux that asks: in this process, when they are needed.
 
-    __slots__ = ()
+    Subclasses open them elsewhere. All methods are called on the thread that iterates over the mux.
+    """
+
     is_background = False
+    """Whether streams run in the background as soon as they are opened."""
     ahead = 0
+    """How many activations a mux may open before it needs them."""
 
     def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Return an iterator over at most `max_iter` items of `streamer`, which has ``close()``."""
         return streamer.open(Context(seed, self), max_iter)
 
     def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Open a stream that will probably be needed: it may get ready, but produces next to nothing."""
         return self.open(streamer, seed, max_iter)
 
     def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
-        pass
+        """Let a stream of `streamer` that was opened early produce as much as any."""
 
-    def spread(self, n: int) -> Opener:  # noqa: ARG002  # it is all the same here
+    def spread(self, n: int) -> Opener:  # noqa: ARG002  # nothing is prefetched here that streams would share
+        """Return the opener for a mux that has `n` streams open at a time, below the one that asks."""
         return self
 
 
-HERE: Opener = _HereOpener()
+HERE: Final = Opener()
+
+
+class PoolOpener(Opener):
+    """Opens the plain streams of a tree on the workers of a pool, and its muxes here, with itself."""
+
+    is_background = True
+
+    def __init__(self, pool: Pool, prefetch: int | None, ahead: int) -> None:
+        self._pool = pool
+        self._prefetch = prefetch
+        self.ahead = ahead
+
+    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Return an iterator over a stream, which on a worker produces up to `prefetch` items ahead."""
+        if streamer.mixes:
+            return super().open(streamer, seed, max_iter)
+        return self._pool.open(streamer, seed, max_iter, self._prefetch)
+
+    def open_early(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Iterator[T]:
+        """Open a stream that produces its first items, and then waits to be needed."""
+        if streamer.mixes:
+            return self.open(streamer, seed, max_iter)  # it opens nothing before it is drawn from
+        return self._pool.open(
+            streamer, seed, max_iter, min(EARLY_PREFETCH, self._prefetch or EARLY_PREFETCH)
+        )
+
+    def claim(self, streamer: Streamer[T], stream: Iterator[T]) -> None:
+        """Let a stream that was opened early run ahead as far as any."""
+        if not streamer.mixes:
+            cast("Stream[T]", stream).allow(self._prefetch)
+
+    def spread(self, n: int) -> PoolOpener:
+        """Return the opener of a mux with `n` streams, which share what may be prefetched."""
+        prefetch = None if self._prefetch is None else max(1, self._prefetch // n)
+        return PoolOpener(self._pool, prefetch, self.ahead)
 
 
 class Context:
@@ -102,33 +121,19 @@ class Context:
         return self._seed
 
 
-class ArgumentContext(Context):
-    """For a stream among a recipe's arguments, which may be opened many times."""
+class RepeatedContext(Context):
+    """For a stream that the generator function of a recipe may open many times, each time with another seed.
 
-    __slots__ = ("_openings",)
-
-    def __init__(self, seed: Seed) -> None:
-        super().__init__(seed)
-        self._openings = count()
-
-    def seed(self) -> Seed:
-        """Return the seed of the next opening, another one each time."""
-        return self._seed.child(next(self._openings))
-
-
-class MethodContext(Context):
-    """For a stream whose method is the generator function of a recipe, as in ``Streamer(mux.cycle)``.
-
-    Its first opening is that of the recipe; if the method opens the stream again, that has a seed of its own.
+    It is one among the function's arguments, or the one whose method the function is, as in
+    ``Streamer(mux.cycle)``.
     """
 
-    __slots__ = ("_openings",)
+    __slots__ = ("_seeds",)
 
-    def __init__(self, seed: Seed) -> None:
-        super().__init__(seed)
-        self._openings = count()
+    def __init__(self, seeds: Iterator[Seed]) -> None:
+        self._seeds = seeds
+        self.opener = HERE
 
     def seed(self) -> Seed:
         """Return the seed of the next opening, another one each time."""
-        opening = next(self._openings)
-        return self._seed.child(OPENING, opening) if opening else self._seed
+        return next(self._seeds)

@@ -14,25 +14,19 @@ import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict
 from inspect import signature
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from . import backends
 from .backends.base import Pool
-from .checks import did_you_mean, whole_number
+from .checks import did_you_mean, optional_number, whole_number
 from .core import Streamer
 from .exceptions import ParameterError, PescadorError
-from .opening import Context
-from .seeding import Seed
+from .opening import Context, PoolOpener
 
 __all__ = ["ParallelStreamer", "ZMQStreamer"]
 
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="ParallelStreamer[Any]")
-
-# Items that a stream which is opened early may produce before it is needed: enough to draw from while its
-# worker is busy opening another one.
-EARLY_PREFETCH = 12
 
 MAX_TIMEOUT = 1_000_000  # seconds; what poll() can take
 
@@ -112,10 +106,8 @@ class ParallelStreamer(Streamer[T_co]):
     ) -> None:
         super().__init__(streamer if isinstance(streamer, Streamer) else Streamer(streamer))
         n_workers = whole_number(n_workers, "n_workers", 1)
-        if prefetch is not None:
-            prefetch = whole_number(prefetch, "prefetch", 1, or_none=True)
-        if open_ahead is not None:
-            open_ahead = whole_number(open_ahead, "open_ahead", 0, or_none=True)
+        prefetch = optional_number(prefetch, "prefetch", 1)
+        open_ahead = optional_number(open_ahead, "open_ahead", 0)
         if timeout is not None and not (isinstance(timeout, int | float) and 0 <= timeout <= MAX_TIMEOUT):
             raise ParameterError(f"timeout is None or seconds, from 0 to {MAX_TIMEOUT:,}, got {timeout!r}")
         if stall_timeout is not None and not (
@@ -124,7 +116,7 @@ class ParallelStreamer(Streamer[T_co]):
             raise ParameterError(
                 f"stall_timeout is None or seconds, above 0 and up to {MAX_TIMEOUT:,}, got {stall_timeout!r}"
             )
-        if n_workers > 1 and not cast("Streamer[T_co]", self.streamer).mixes:
+        if n_workers > 1 and not self._source.mixes:
             raise ParameterError(
                 f"n_workers={n_workers}, but {self.streamer!r} is no mux, and a single generator cannot be "
                 "split: the streams that a mux activates are what is spread over workers. For replicas of "
@@ -147,41 +139,44 @@ class ParallelStreamer(Streamer[T_co]):
         try:
             seed = cast("Context", active._context).seed()
             _ = seed.entropy  # drawn now, in the consumer, if it was not yet
-            source = cast("Streamer[T_co]", self.streamer)
             pool = self._pool.get()
             pool.begin(seed)
             if self.n_workers == 1:
-                stream: Iterator[T_co] = pool.open(source, seed, max_iter, self.prefetch)
+                stream: Iterator[T_co] = pool.open(self._source, seed, max_iter, self.prefetch)
             else:
-                opener = _PoolOpener(pool, self.prefetch, self.open_ahead)
-                stream = source.open(Context(seed, opener), max_iter)
+                opener = PoolOpener(pool, self.prefetch, self.open_ahead)
+                stream = self._source.open(Context(seed, opener), max_iter)
             active.stream_ = stream
             yield from stream
         finally:
             self._exit(active)
+
+    @property
+    def _source(self) -> Streamer[T_co]:
+        return cast("Streamer[T_co]", self.streamer)
 
     def _activate(self) -> None:
         """Nothing is open before the pool is."""
 
     @property
     def mixes(self) -> bool:
-        """False: as a part of another stream, it is one, whatever it spreads over workers of its own."""
+        """False: another ParallelStreamer opens this one as a whole, even if it has several workers."""
         return False
 
     def stats(self) -> dict[str, Any]:
         """Return what was delivered so far, and who waited for whom.
 
-        A consumer that waits much longer than a worker needs more workers, or a faster producer; workers
-        of which each waits much longer than the consumer are fast enough.
+        If the consumer waits much longer than a worker does, more workers help, or a faster producer. If each
+        worker waits much longer than the consumer does, the workers are fast enough.
 
         Returns
         -------
         stats : dict
             ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of it that the worker had to
-            copy), ``consumer_wait`` and ``worker_wait`` (in
-            seconds), ``queue_depth`` (items that are here already), ``streams`` (open now): sums over
-            the workers; and ``workers``, a list of dicts with the same keys, ``pid`` and ``open_streams``:
-            of each stream that is open now ``name``, ``items``, ``consumer_wait`` and ``queue_depth``.
+            copy), ``consumer_wait`` and ``worker_wait`` (in seconds), ``queue_depth`` (items that are here
+            already), ``streams`` (open now): sums over the workers; and ``workers``, a list of dicts with
+            the same keys, ``pid`` and ``open_streams``: of each stream that is open now ``name``, ``items``,
+            ``consumer_wait`` and ``queue_depth``.
         """
         workers = [asdict(worker) for worker in self._pool.stats()]
         totals = ("items", "bytes", "copied", "consumer_wait", "worker_wait", "queue_depth", "streams")
@@ -194,12 +189,7 @@ class ParallelStreamer(Streamer[T_co]):
     def __enter__(self: Self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -253,46 +243,13 @@ class ZMQStreamer(ParallelStreamer[T_co]):
         )
 
 
-class _PoolOpener:
-    """Opens the plain streams of a tree on a pool, and its muxes here, with itself."""
-
-    def __init__(self, pool: Pool, prefetch: int | None, ahead: int) -> None:
-        self._pool = pool
-        self._prefetch = prefetch
-        self._ahead = ahead
-
-    def open(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
-        if streamer.mixes:
-            return streamer.open(Context(seed, self), max_iter)
-        return self._pool.open(streamer, seed, max_iter, self._prefetch)
-
-    def open_early(self, streamer: Streamer[Any], seed: Seed, max_iter: int | None) -> Iterator[Any]:
-        """Open a stream that produces its first items, and then waits to be needed."""
-        if streamer.mixes:
-            return self.open(streamer, seed, max_iter)  # it opens nothing before it is drawn from
-        return self._pool.open(
-            streamer, seed, max_iter, min(EARLY_PREFETCH, self._prefetch or EARLY_PREFETCH)
-        )
-
-    def claim(self, streamer: Streamer[Any], stream: Any) -> None:
-        """Let a stream that was opened early run ahead as far as any."""
-        if not streamer.mixes:
-            stream.allow(self._prefetch)
-
-    is_background = True
-
-    def spread(self, n: int) -> _PoolOpener:
-        """Return the opener of a mux with `n` streams, which share what may be prefetched."""
-        prefetch = None if self._prefetch is None else max(1, self._prefetch // n)
-        return _PoolOpener(self._pool, prefetch, self._ahead)
-
-    @property
-    def ahead(self) -> int:
-        return self._ahead
-
-
 class _PoolKeeper:
-    """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them."""
+    """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them.
+
+    Every thread that iterates calls :meth:`get`. Any thread, or a signal handler, may call :meth:`close` at
+    any time. In a forked child there is no pool at first, because only the parent may use its own, or close
+    it; nor is there one in what comes from a pickle.
+    """
 
     def __init__(
         self,
@@ -303,12 +260,12 @@ class _PoolKeeper:
         options: dict[str, Any],
     ) -> None:
         self._recipe = (backend, n_workers, timeout, stall_timeout, options)
-        # Held while the pool is opened or closed; a signal handler may close what its thread is opening.
+        # Held while the pool is opened or closed. Reentrant: a signal handler may close what it interrupts.
         self._lock = threading.RLock()
-        self._n_closed = 0  # how often it was
+        self._n_closed = 0  # how often close() was called
         self._pool: Pool | None = None
         self._pid = os.getpid()
-        self._finalizer: Any = None
+        self._finalizer: weakref.finalize[..., _PoolKeeper] | None = None
         kind = backends.get(backend)
         known = signature(kind).parameters
         for name in options:
@@ -340,9 +297,9 @@ class _PoolKeeper:
             return self._pool
 
     def _leave_to_parent(self) -> None:
-        """Touch nothing of the pool if this process was forked from the one whose it is."""
+        """Forget the pool if it belongs to the process from which this one was forked."""
         if self._pid != os.getpid():
-            self._lock = threading.RLock()  # a thread that this process does not have may hold the other
+            self._lock = threading.RLock()  # the old one may be held by a thread that only the parent has
             self._pid = os.getpid()
             if self._finalizer is not None:
                 self._finalizer.detach()
@@ -354,7 +311,9 @@ class _PoolKeeper:
 
     def close(self) -> None:
         self._leave_to_parent()
-        self._n_closed += 1  # first: who is opening the pool closes it then, if that takes longer than this
+        self._n_closed += (
+            1  # first, so that a thread that is opening the pool now closes it as soon as it is open
+        )
         timeout = self._recipe[2]
         if self._lock.acquire(timeout=-1 if timeout is None else timeout):
             try:
@@ -367,12 +326,13 @@ class _PoolKeeper:
         pool, finalizer = self._pool, self._finalizer
         if pool is not None:
             _close(pool, self._pid)
-            # Only now: if a Ctrl-C interrupts that, what is left is ended by the next who tries.
+            # Only now: if a Ctrl-C interrupts close(), the pool is still known, and can be closed again.
             if finalizer is not None:
                 finalizer.detach()
             self._pool = self._finalizer = None
 
 
 def _close(pool: Pool, pid: int) -> None:
+    """Close a pool, except in a forked child, which inherits the finalizers of its parent."""
     if pid == os.getpid():
         pool.close()

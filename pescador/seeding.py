@@ -10,8 +10,8 @@ and costs a tuple until somebody asks for random numbers::
       its 12th activation           Seed(7, (STREAM, 12))
         a mux among the arguments   Seed(7, (STREAM, 12, ARGUMENT, 0, 0))
 
-A seed therefore depends on what is opened, and on nothing else: not on timing, on the data, or on
-the process in which the stream runs.
+A seed therefore depends on what is opened, and on nothing else: neither on timing, nor on the data, nor
+on the process in which the stream runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WORKER: Final = 8  # (WORKER, w): the global state of a worker process
 FIRST: Final = 9  # the first working set of a mux
 
 
-# Held while entropy is drawn and openings are counted. Reentrant, for a signal handler may open streams.
+# Held while entropy is drawn and openings are counted. Reentrant, because a signal handler may open streams.
 _lock = threading.RLock()
 
 
@@ -170,7 +170,7 @@ class SeedSource:
                 raise ParameterError(f"random_state must not be negative, got {random_state!r}")
 
     def _make_key(self) -> None:
-        # Not the entropy, which muxes share that were given generators of one seed.
+        # Random, because two muxes whose generators were made from one seed have the same entropy.
         self.key = int.from_bytes(os.urandom(8), "little")
 
     @property
@@ -193,11 +193,8 @@ class SeedSource:
         path = self._path
         if self.counts:
             number = (inherited.numbers or {}).get(self.key)
-            if number is None and inherited.path[:1] in (
-                (),
-                (EPOCH,),
-            ):  # opened by somebody who does not count
-                number = self.count()
+            if number is None and inherited.path[:1] in ((), (EPOCH,)):
+                number = self.count()  # this mux is the root, and who opened it does not count
             if number is not None:
                 path += (OPENING, number)
         return Seed(_Root(self._entropy, inherited.numbers), path + inherited.path)

@@ -30,8 +30,10 @@ def test_the_version_is_the_same_everywhere(name):
 def test_files_that_are_named_exist(name):
     paths = re.findall(r"(?<![\w./-])(?:[\w.-]+/)+[\w-]+\.(?:md|py|toml|yml)\b", text(name))
     paths += re.findall(r"(?<![\w./-])(?:[A-Z]+\.(?:cff|md)|\.ci/run|pyproject\.toml)\b", text(name))
+    paths += [f"pescador/{path}" for path in re.findall(r"`/([\w/]+\.py)`", text(name))]
+    folders = [ROOT, ROOT / "pescador" / "backends"]
     assert paths
-    assert not [path for path in paths if not (ROOT / path).exists()]
+    assert not [path for path in paths if not any((folder / path).exists() for folder in folders)]
 
 
 def test_ci_runs_what_contributors_run():

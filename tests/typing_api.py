@@ -70,6 +70,7 @@ def muxes() -> None:
     old: pescador.Mux[int] = pescador.Mux([robin], k=1, revive=True, with_replacement=False)
     mux: pescador.BaseMux[int] = chain
     members: list[pescador.Streamer[int]] = old.streamers
+    item = next(pescador.RoundRobinMux([stream, old]).iterate())
     print(weights, item, mux.n_streams, members)
 
 

@@ -3,6 +3,7 @@
 base.py         BaseMux: how a mux opens streams, and how to write a mux of one's own
 stochastic.py   StochasticMux: a bounded working set that is replaced all the time
 activations.py  which stream it opens next, and for how many samples
+orders.py       random orders of slots, which it begins with or goes through
 shuffled.py     ShuffledMux: all streams at once
 round_robin.py  RoundRobinMux: one item of each in turn
 chain.py        ChainMux: one stream after the other

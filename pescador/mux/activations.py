@@ -9,17 +9,18 @@ what is at one position never depends on how long the streams before it were.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Set
 from itertools import chain, islice
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import seeding
 from ..exceptions import ParameterError
-from ..sampling import FIRST_BLOCK, LAST_BLOCK, Categorical, Draws, Floats, Permutation
+from ..sampling import Categorical, Draws, Floats, blocks
 from ..seeding import Seed
 from .base import check_mode
+from .orders import Permutation
 
 __all__ = ["Activations", "Budgets", "Exhaustive", "Proposals"]
 
@@ -31,29 +32,11 @@ DISTS = ("poisson", "constant", "binomial")
 MAX_PROPOSALS = 100
 
 
-class Activations(ABC):
-    """The sequence of streams that a mux opens."""
-
-    @abstractmethod
-    def take(self, excluded: Set[int]) -> tuple[int, int] | None:
-        """Return position and index of the next stream to open, None if there is none.
-
-        Streams in `excluded` cannot be opened now.
-        """
-
-    @abstractmethod
-    def drop(self, index: int) -> None:
-        """Never return `index` again."""
-
-    @abstractmethod
-    def reweigh(self, weights: Floats | None) -> None:
-        """Use other weights from now on."""
-
-
-class Proposals(Activations):
+class Proposals:
     """Independent draws by weight, of which the first that can be used is taken.
 
-    That is a draw by weight among those that can be used. A sample that was drawn otherwise may precede them.
+    That is a draw by weight among those that can be used. Before them may come a first working set, which was
+    drawn in another way.
 
     Parameters
     ----------
@@ -64,7 +47,7 @@ class Proposals(Activations):
     rng : numpy.random.Generator
         Used by nobody else.
     first : sequence of int
-        The first activations, of which each can be used.
+        Indices of the first working set, all of which can be used.
     """
 
     def __init__(
@@ -79,6 +62,10 @@ class Proposals(Activations):
         self._position = -1
 
     def take(self, excluded: Set[int]) -> tuple[int, int] | None:
+        """Return position and index of the next stream to open, None if there is none.
+
+        Streams in `excluded` cannot be opened now.
+        """
         if self._position + 1 < len(self._first):
             self._position += 1
             return self._position, self._first[self._position]
@@ -100,11 +87,13 @@ class Proposals(Activations):
         return self._position, index
 
     def drop(self, index: int) -> None:
+        """Never return `index` again."""
         self._dropped.add(index)
         if self._choice.drop(index):
             self._draws.remap()
 
     def reweigh(self, weights: Floats | None) -> None:
+        """Use other weights from now on."""
         self._weights = weights
         self._draws.sampler = self._choice = Categorical(self._n, weights)
         for index in self._dropped:
@@ -112,8 +101,8 @@ class Proposals(Activations):
         self._draws.remap()
 
 
-class Exhaustive(Activations):
-    """One weighted permutation: each stream once."""
+class Exhaustive:
+    """One weighted permutation: each stream once. What is said of the methods of Proposals holds here."""
 
     def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
         self._order = Permutation(n, weights, rng)
@@ -130,6 +119,10 @@ class Exhaustive(Activations):
 
     def reweigh(self, weights: Floats | None) -> None:
         self._order.reweigh(weights)
+
+
+Activations = Proposals | Exhaustive
+"""The sequence of streams that a mux opens."""
 
 
 class Budgets:
@@ -187,17 +180,17 @@ class Budgets:
         return next(islice(self._values, skip, None)) if skip else next(self._values)
 
     def _blocks(self) -> Iterator[list[int]]:
-        rng = self._seed.generator()
-        size = FIRST_BLOCK
-        assert self.rate is not None
-        while True:
+        rng, rate, share = self._seed.generator(), self.rate, self._share
+        assert rate is not None
+
+        def draw(size: int) -> npt.NDArray[np.int64]:
             if self._dist == "poisson":
-                extra = rng.poisson(self.rate - 1, size)
-            else:
-                assert self._share is not None
-                extra = rng.binomial(*_binomial(self.rate, self._share), size)
+                return rng.poisson(rate - 1, size)
+            assert share is not None
+            return rng.binomial(*_binomial(rate, share), size)
+
+        for extra in blocks(draw):
             yield (extra + 1).tolist()
-            size = min(2 * size, LAST_BLOCK)
 
 
 def _binomial(rate: float, share: float) -> tuple[int, float]:

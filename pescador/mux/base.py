@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any, Final, TypeVar, cast
@@ -19,17 +19,20 @@ from ..opening import Opener
 from ..sampling import Floats, check_weights
 from ..seeding import RandomState, Seed, SeedSource
 
-__all__ = ["BaseMux", "WeightedMux", "as_streamer", "check_mode", "take_one"]
+__all__ = ["BaseMux", "Member", "WeightedMux", "as_streamer", "check_mode", "take_one"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Self = TypeVar("Self", bound="WeightedMux[Any]")
 
+Member = Iterable[T] | Callable[[], Iterable[T]]
+"""What a mux draws from: a Streamer, or whatever a Streamer can be made of."""
+
 UNOPENED: Final[Iterator[Any]] = iter(())
 """Stands where a stream is not open yet.
 
-Taking an item from it raises StopIteration, so a loop that draws items learns of a stream that is to
-be opened on the same path as of one that has ended, at no cost for all the other items.
+Taking an item from it raises StopIteration, as from a stream that has ended. So a loop that draws items
+needs no check of its own for streams that are still to be opened, and other items cost nothing more.
 """
 
 
@@ -87,7 +90,7 @@ class BaseMux(Streamer[T_co]):
     'bbbbaaaa'
     """
 
-    def __init__(self, streamers: Iterable[Any], random_state: RandomState = None) -> None:
+    def __init__(self, streamers: Iterable[Member[T_co]], random_state: RandomState = None) -> None:
         if isinstance(streamers, Streamer) or not isinstance(streamers, Iterable):
             raise ParameterError(
                 f"{type(self).__name__} takes a collection of streamers, not a {type(streamers).__name__}"
@@ -179,7 +182,7 @@ class BaseMux(Streamer[T_co]):
     @staticmethod
     @contextmanager
     def closing(streams: Iterable[Iterator[Any] | None]) -> Iterator[None]:
-        """Close all that is in `streams` when the block is left, whatever happens in it."""
+        """Close all that is in `streams` when the block is left, also by an exception."""
         try:
             yield
         finally:
@@ -228,7 +231,7 @@ class WeightedMux(BaseMux[T_co]):
 
     def __init__(
         self,
-        streamers: Iterable[Any],
+        streamers: Iterable[Member[T_co]],
         weights: npt.ArrayLike | None = None,
         random_state: RandomState = None,
     ) -> None:
@@ -268,7 +271,7 @@ class WeightedMux(BaseMux[T_co]):
         raise NotImplementedError
 
 
-def as_streamer(member: Any, position: int) -> Streamer[Any]:
+def as_streamer(member: Member[T], position: int) -> Streamer[T]:
     """Return `member` as a Streamer."""
     if isinstance(member, Streamer):
         return member
@@ -278,8 +281,8 @@ def as_streamer(member: Any, position: int) -> Streamer[Any]:
         raise ParameterError(f"streamer {position} of a mux: {error}") from None
 
 
-def check_mode(mode: Any, modes: tuple[str, ...], parameter: str = "mode") -> str:
+def check_mode(mode: str, modes: tuple[str, ...], parameter: str = "mode") -> str:
     """Return `mode`, or raise ParameterError if it is not one of `modes`."""
     if mode not in modes:
         raise ParameterError(f"unknown {parameter} {mode!r}; it must be one of {', '.join(modes)}")
-    return cast("str", mode)
+    return mode

@@ -13,7 +13,7 @@ from ..exceptions import ParameterError, PescadorError
 from ..isolation import ATOMS
 from ..opening import Context
 from ..seeding import RandomState
-from .base import BaseMux, as_streamer, check_mode, take_one
+from .base import BaseMux, Member, as_streamer, check_mode, take_one
 
 __all__ = ["ChainMux"]
 
@@ -50,7 +50,7 @@ class ChainMux(BaseMux[T_co]):
 
     def __init__(
         self,
-        streamers: Iterable[Any] | Callable[[], Iterable[Any]],
+        streamers: Iterable[Member[T_co]] | Callable[[], Iterable[Member[T_co]]],
         mode: str = "exhaustive",
         random_state: RandomState = None,
     ) -> None:

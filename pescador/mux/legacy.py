@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy.typing as npt
 
 from ..seeding import RandomState
+from .base import Member
 from .stochastic import StochasticMux
 
 __all__ = ["Mux"]
@@ -24,28 +25,20 @@ class Mux(StochasticMux[T_co]):
 
     Parameters
     ----------
-    streamers : iterable of Streamer or iterable
-        What to draw from.
+    streamers, rate, weights, prune_empty_streams, random_state
+        As for StochasticMux.
     k : int
         Number of active streams, the `n_active` of StochasticMux.
-    rate : float or None
-        Mean number of samples of an activation; None runs each stream to its end.
-    weights : array-like of shape (n_streams,), optional
-        As for StochasticMux.
     with_replacement : bool
         True is StochasticMux's mode 'with_replacement'.
-    prune_empty_streams : bool
-        Whether a stream that yields nothing is never opened again.
     revive : bool
         Without replacement, whether a stream may be opened again later (mode 'single_active') or not
         (mode 'exhaustive').
-    random_state : int, SeedSequence, Generator, RandomState or None
-        As for StochasticMux.
     """
 
     def __init__(
         self,
-        streamers: Iterable[Any],
+        streamers: Iterable[Member[T_co]],
         k: int,
         rate: float | None = 256.0,
         weights: npt.ArrayLike | None = None,

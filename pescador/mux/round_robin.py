@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..seeding import RandomState
-from .base import UNOPENED, BaseMux, check_mode, take_one
+from .base import UNOPENED, BaseMux, Member, check_mode, take_one
 
 __all__ = ["RoundRobinMux"]
 
@@ -38,7 +38,7 @@ class RoundRobinMux(BaseMux[T_co]):
     """
 
     def __init__(
-        self, streamers: Iterable[Any], mode: str = "exhaustive", random_state: RandomState = None
+        self, streamers: Iterable[Member[T_co]], mode: str = "exhaustive", random_state: RandomState = None
     ) -> None:
         super().__init__(streamers, random_state)
         self.mode = check_mode(mode, ("exhaustive", "cycle", "permuted_cycle"))

@@ -10,16 +10,17 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy.typing as npt
 
 from .. import seeding
 from ..checks import whole_number
-from ..sampling import Categorical, Draws, SumTree, scale, systematic_sample
+from ..sampling import Categorical, Draws, SumTree, scale
 from ..seeding import RandomState
 from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
-from .base import UNOPENED, WeightedMux, check_mode, take_one
+from .base import UNOPENED, Member, WeightedMux, check_mode, take_one
+from .orders import systematic_sample
 
 __all__ = ["StochasticMux"]
 
@@ -85,7 +86,7 @@ class StochasticMux(WeightedMux[T_co]):
 
     def __init__(
         self,
-        streamers: Iterable[Any],
+        streamers: Iterable[Member[T_co]],
         n_active: int,
         rate: float | None,
         weights: npt.ArrayLike | None = None,

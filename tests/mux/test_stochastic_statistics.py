@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from pescador import StochasticMux, Streamer
-from pescador.sampling import systematic_sample
+from pescador.mux.orders import systematic_sample
 
 from ..streams import Counting, constant
 

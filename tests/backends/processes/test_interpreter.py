@@ -38,7 +38,7 @@ import multiprocessing, os, sys
 interpreter, sys.executable = sys.executable, sys.argv[1]
 sys.frozen = True
 import pescador
-from pescador import doctor
+from pescador.commands import doctor
 
 def take(**options):
     with pescador.ParallelStreamer(pescador.Streamer(range, 3), **options) as stream:

@@ -47,7 +47,7 @@ def test_after_a_long_wait_it_sleeps_at_once_until_one_was_short(clock):
     waits = Backoff()
 
     def slept(seconds):
-        """Wait for something that comes so late, and return how many backoff there were."""
+        """Wait for something that comes so late, and return how often it looked again."""
         clock.n_steps = 0
         end = clock.now + seconds
         waits.wait(lambda: clock.now >= end, lambda: clock.sleep(max(end - clock.now, 0)))

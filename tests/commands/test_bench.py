@@ -8,19 +8,18 @@ import pty
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from pescador import bench
-from pescador.__main__ import main
 from pescador.backends.system import orphans
-from pescador.bench.host import _waiter
-from pescador.bench.report import Comparison, Row, advice, check_plot, plot, scaled
-from pescador.bench.works import stream_of
+from pescador.commands import bench, main
+from pescador.commands.bench.host import _waiter
+from pescador.commands.bench.report import Comparison, Row, advice, check_plot, plot, scaled
+from pescador.commands.bench.works import stream_of
 from pescador.exceptions import ParameterError
 
-ROOT = Path(__file__).resolve().parent.parent
+from ..kinds import ROOT
+
 KINDS = {"serial", "thread", "zmq", "shm"}
 
 STREAMS = """

@@ -14,20 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from ..core import Streamer
-from ..exceptions import ParameterError
-from ..mux import RoundRobinMux, StochasticMux
+from ...core import Streamer
+from ...exceptions import ParameterError
+from ...mux import RoundRobinMux, StochasticMux
 
 __all__ = ["WORKS", "Work", "compute", "stream_of"]
 
+Item = dict[str, object]
 
-def _tiny() -> Iterator[Any]:
+
+def _tiny() -> Iterator[Item]:
     x = np.arange(8.0)
     while True:
         yield {"x": x}
 
 
-def _images() -> Iterator[Any]:
+def _images() -> Iterator[Item]:
     rows, columns, channels = np.ogrid[:512, :512, :3]
     packed = zlib.compress(((rows * columns // 64 + channels) % 256).astype(np.uint8).tobytes(), 1)
     while True:
@@ -35,31 +37,31 @@ def _images() -> Iterator[Any]:
         yield {"image": image[100:324, 100:324].copy(), "label": 1}
 
 
-def _large() -> Iterator[Any]:
+def _large() -> Iterator[Item]:
     # Noise takes longer to draw than new pages take to come, which is now the case and now not.
     rng = np.random.default_rng(0)
     while True:
         yield {"x": rng.standard_normal(1 << 20, np.float32)}
 
 
-def _slow_open() -> Iterator[Any]:
+def _slow_open() -> Iterator[Item]:
     time.sleep(0.02)
     while True:
         yield {"x": np.zeros(1000)}
 
 
-def _computing() -> Iterator[Any]:
+def _computing() -> Iterator[Item]:
     while True:
         yield {"x": compute()}
 
 
-def _waiting() -> Iterator[Any]:
+def _waiting() -> Iterator[Item]:
     while True:
         time.sleep(0.004)
         yield {"x": np.zeros(1000)}
 
 
-def compute(_: Any = None) -> int:
+def compute(_: object = None) -> int:
     """Compute in Python for some milliseconds, holding its lock."""
     total = 0
     for i in range(40_000):
@@ -72,7 +74,7 @@ class Work:
     """A stream, and what its consumer does."""
 
     what: str
-    generator: Callable[[], Iterator[Any]]
+    generator: Callable[[], Iterator[Item]]
     step: float | None = None
     """Seconds that the consumer waits for each item; if None, it computes in Python."""
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from pescador import backends, doctor
-from pescador.__main__ import main
+from pescador import backends
 from pescador.backends.system.owner import this_owner
+from pescador.commands import doctor, main
 
-from .kinds import PATIENCE, ROOT, START_METHODS, Gone
-from .worlds import WORLDS, run_in
+from ..kinds import PATIENCE, ROOT, START_METHODS, Gone
+from ..worlds import WORLDS, run_in
 
 LIMITS = ["system", "shared memory", "memory", "descriptors", "processes", "leftovers"]
 TRIALS = [*(f"shm, {method}" for method in START_METHODS), "serial", "thread", "zmq"]

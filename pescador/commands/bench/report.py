@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..exceptions import ParameterError
+from ...exceptions import ParameterError
 from .works import WORKS
 
-__all__ = ["RANKS", "Comparison", "Row", "advice", "check_plot", "plot", "write_csv"]
+__all__ = ["RANKS", "Answer", "Comparison", "Row", "advice", "check_plot", "plot", "write_csv"]
+
+Answer = dict[str, Any]
+"""What a host says to a question, as in JSON."""
 
 TIE = 0.2
 RANKS = f"a backend within {TIE:.0%} of a faster one's median shares its rank"
@@ -33,7 +36,7 @@ class Row:
     error: str | None = None
     traceback: str = ""
 
-    def take(self, answer: dict[str, Any]) -> dict[str, Any] | None:
+    def take(self, answer: Answer) -> Answer | None:
         """Return the answer of a host, unless it is an error, which is kept."""
         self.error, self.traceback = answer.get("error"), answer.get("traceback", "")
         return None if self.error else answer

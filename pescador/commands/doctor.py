@@ -20,16 +20,16 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import psutil
 
-from . import backends
-from .backends.processes.interpreter import interpreter_environment, python_command
-from .backends.processes.launcher import START_METHODS
-from .backends.shm.sender import MAX_RING_BYTES
-from .backends.system import orphans, shared_memory
-from .core import Streamer
-from .interrupts import interrupts_held
-from .parallel import ParallelStreamer
+from .. import backends
+from ..backends.processes.interpreter import interpreter_environment, python_command
+from ..backends.processes.launcher import START_METHODS
+from ..backends.shm.sender import MAX_RING_BYTES
+from ..backends.system import orphans, shared_memory
+from ..core import Streamer
+from ..interrupts import interrupts_held
+from ..parallel import ParallelStreamer
 
-__all__ = ["Finding", "examine", "trial"]
+__all__ = ["Finding", "examine", "run", "trial"]
 
 # Below these, several workers, or those of several programs, may find too little.
 FEW_DESCRIPTORS = 256
@@ -55,6 +55,16 @@ class Finding(NamedTuple):
         return f"{line}{'' if line[-1] in '.?' else '.'} {self.remedy}"
 
 
+def run(timeout: float) -> int:
+    """Print what is found out, and return the exit code: 1 if a backend cannot run."""
+    failed = False
+    with contextlib.closing(examine(timeout)) as findings:  # which ends the trials that still run
+        for finding in findings:
+            print(finding, flush=True)
+            failed |= finding.state == "fail"
+    return int(failed)
+
+
 def examine(timeout: float) -> Generator[Finding]:
     """Check everything, and give a trial so many seconds."""
     checks: dict[str, Callable[[str], Finding]] = {
@@ -76,7 +86,7 @@ def examine(timeout: float) -> Generator[Finding]:
 
 
 def _system(name: str) -> Finding:
-    # What platform.platform() says as well may come from another program, that it would have to start.
+    # Not platform.platform(), which may start another program.
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     return Finding("ok", name, f"{system}, Python {platform.python_version()}")
 
@@ -84,8 +94,8 @@ def _system(name: str) -> Finding:
 def _shared_memory(name: str) -> Finding:
     free = shared_memory.free_bytes()
     if free is None:
-        state: Literal["ok", "fail"] = "fail" if sys.platform == "linux" else "ok"
-        return Finding(state, name, f"{shared_memory.FOLDER} is not there", "Mount it, or use backend='zmq'")
+        figure, remedy = f"{shared_memory.FOLDER} is not there", "Mount it, or use backend='zmq'"
+        return Finding("fail" if sys.platform == "linux" else "ok", name, figure, remedy)
     status = os.statvfs(shared_memory.FOLDER)
     figure = f"{_size(free)} free of {_size(status.f_blocks * status.f_frsize)} in {shared_memory.FOLDER}"
     remedy = (
@@ -107,17 +117,17 @@ def _memory(name: str) -> Finding:
     if limit is not None:
         found.append((limit, f"{_size(limit)} of addresses for a process (ulimit -v)"))
     n_bytes, figure = min(found)
-    state: Literal["ok", "warn"] = "warn" if n_bytes < LITTLE_MEMORY else "ok"
-    return Finding(state, name, figure, "Raise the limit, or use fewer workers and a smaller ring_bytes")
+    remedy = "Raise the limit, or use fewer workers and a smaller ring_bytes"
+    return Finding("warn" if n_bytes < LITTLE_MEMORY else "ok", name, figure, remedy)
 
 
 def _descriptors(name: str) -> Finding:
     limit = _soft_limit("RLIMIT_NOFILE")
     if limit is None:
         return Finding("ok", name, "no limit")
-    state: Literal["ok", "warn"] = "warn" if limit < FEW_DESCRIPTORS else "ok"
     figure = f"{limit:,} may be open in a process (ulimit -n)"
-    return Finding(state, name, figure, "A worker takes up to 16. Raise it: ulimit -n 4096")
+    remedy = "A worker takes up to 16. Raise it: ulimit -n 4096"
+    return Finding("warn" if limit < FEW_DESCRIPTORS else "ok", name, figure, remedy)
 
 
 def _processes(name: str) -> Finding:
@@ -133,9 +143,8 @@ def _processes(name: str) -> Finding:
     if not found:
         return Finding("ok", name, "no limit")
     room, figure = min(found)
-    state: Literal["ok", "warn"] = "warn" if room < FEW_PROCESSES else "ok"
     remedy = "A worker is a process of two threads. Raise it (ulimit -u, docker run --pids-limit)"
-    return Finding(state, name, f"{figure}, threads included", remedy)
+    return Finding("warn" if room < FEW_PROCESSES else "ok", name, f"{figure}, threads included", remedy)
 
 
 def _leftovers(name: str) -> Finding:
@@ -212,7 +221,9 @@ def _trials(timeout: float) -> Iterator[Finding]:
 def _start_trial(backend: str, method: str | None) -> subprocess.Popen[str] | Exception:
     try:
         return subprocess.Popen(
-            python_command(f"from pescador.doctor import trial; sys.exit(trial({backend!r}, {method!r}))"),
+            python_command(
+                f"from pescador.commands.doctor import trial; sys.exit(trial({backend!r}, {method!r}))"
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

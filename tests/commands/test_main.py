@@ -9,11 +9,10 @@ import psutil
 import pytest
 
 import pescador
-from pescador import bench
-from pescador.__main__ import main
 from pescador.backends.system import orphans
+from pescador.commands import bench, main
 
-from .kinds import PATIENCE, ROOT, Gone
+from ..kinds import PATIENCE, ROOT, Gone
 
 
 @pytest.fixture
@@ -131,6 +130,7 @@ def test_a_second_ctrl_c_ends_bench_at_once(interruptible, monkeypatch, capfd):
 
 
 def test_commands_that_are_not_run_are_not_imported():
-    code = "import sys, pescador.__main__ as m; print({'pescador.bench', 'pescador.doctor'} & {*sys.modules})"
+    commands = {"pescador.commands.bench", "pescador.commands.doctor", "pescador.commands.clean"}
+    code = f"import sys, pescador.__main__; print({commands} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "set()\n"

@@ -1,4 +1,7 @@
-"""Measuring one backend in a process of its own."""
+"""Measuring one backend in a process of its own, a *host*.
+
+:func:`host` runs in it, and :class:`Host` is what the command sees of it. They talk in lines of JSON.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
 
 import psutil
 
-from ..exceptions import PescadorError
-from ..parallel import ParallelStreamer
+from ...exceptions import PescadorError
+from ...parallel import ParallelStreamer
+from .report import Answer
 from .works import compute, stream_of
 
 __all__ = ["Host", "host"]
@@ -32,13 +35,14 @@ def host(backend: str, n_workers: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the stream prints
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    stream: ParallelStreamer[Any] = ParallelStreamer([])
+    stream: ParallelStreamer[object] = ParallelStreamer([])
     try:
         for line in sys.stdin:
             question = json.loads(line)
             try:
                 if "name" in question:
-                    # The earlier one is closed last: their pools share the process that forks the workers.
+                    # The earlier one is closed last, so that the process that forks the workers, which pools
+                    # share, goes on running.
                     earlier, recipe = stream, stream_of(question["name"], n_workers)
                     stream = ParallelStreamer(recipe, backend, n_workers, timeout=1)
                     answer = _first(stream)
@@ -52,21 +56,21 @@ def host(backend: str, n_workers: int) -> None:
         stream.close()
 
 
-def _first(stream: ParallelStreamer[Any]) -> dict[str, Any]:
+def _first(stream: ParallelStreamer[object]) -> Answer:
     items = list(stream.iterate(1))
     if not items:
         raise PescadorError("the stream has no items")
     return {"item_bytes": _size(items[0])}
 
 
-def _size(item: Any) -> int | None:
+def _size(item: object) -> int | None:
     try:
         return len(pickle.dumps(item, 5))
     except Exception:  # it cannot be pickled; threads don't mind
         return None
 
 
-def _slice(stream: ParallelStreamer[Any], seconds: float, step: float | None) -> dict[str, Any]:
+def _slice(stream: ParallelStreamer[object], seconds: float, step: float | None) -> Answer:
     use = compute if step is None else _waiter(step)
     items = stream.cycle()
     try:
@@ -80,7 +84,7 @@ def _slice(stream: ParallelStreamer[Any], seconds: float, step: float | None) ->
         items.close()
 
 
-def _consume(items: Iterator[Any], use: Callable[[Any], Any], seconds: float) -> tuple[int, float]:
+def _consume(items: Iterator[object], use: Callable[[object], object], seconds: float) -> tuple[int, float]:
     """Use items for so many seconds, and at least one; return how many they were, and how long it took."""
     n, chunk, started = 0, 1, time.perf_counter()
     now = started
@@ -97,11 +101,11 @@ def _consume(items: Iterator[Any], use: Callable[[Any], Any], seconds: float) ->
     return n, now - started
 
 
-def _waiter(step: float) -> Callable[[Any], None]:
+def _waiter(step: float) -> Callable[[object], None]:
     """Return a consumer that waits so many seconds for an item, but not for less than a millisecond."""
     due = 0.0
 
-    def wait(_: Any) -> None:
+    def wait(_: object) -> None:
         nonlocal due
         due += step
         if due >= 0.001:
@@ -134,10 +138,10 @@ def _memory(processes: list[psutil.Process]) -> int:
 
 
 class Host:
-    """Such a process, seen from the command."""
+    """A process that runs :func:`host`, as the command sees it."""
 
     def __init__(self, backend: str, n_workers: int) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; from pescador.bench.host import host; "
+        code = f"import sys; sys.path[:] = {sys.path!r}; from pescador.commands.bench.host import host; "
         # In a session of its own: Ctrl-C reaches the command alone, which then ends its hosts.
         self._process = subprocess.Popen(
             [sys.executable, "-c", code + f"host({backend!r}, {n_workers})"],
@@ -147,13 +151,13 @@ class Host:
             start_new_session=True,
         )
 
-    def ask(self, **question: Any) -> None:
+    def ask(self, **question: object) -> None:
         """Have a stream opened (`name`), or a slice of it measured (`seconds`, `step`)."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the answer tells
             print(json.dumps(question), file=self._process.stdin, flush=True)
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> Answer:
         """Return the answer; it has the key ``error`` if something went wrong."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -28,17 +28,16 @@ import platform
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .. import __version__, backends
-from ..exceptions import ParameterError, PescadorError
-from ..interrupts import interrupts_held
-from ..parallel import ParallelStreamer
+from ... import __version__, backends
+from ...exceptions import ParameterError, PescadorError
+from ...interrupts import interrupts_held
+from ...parallel import ParallelStreamer
 from . import report
 from .host import Host
-from .report import Comparison, Row
+from .report import Answer, Comparison, Row
 from .works import WORKS, stream_of
 
 __all__ = ["FULL", "QUICK", "add_arguments", "run"]
@@ -144,7 +143,7 @@ def _end(hosts: list[Host]) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise for whatever would otherwise fail in every host, or when all has been measured."""
+    """Raise now for what would otherwise fail in every host, or after everything has been measured."""
     if options.step is not None and (options.stream is None or not 0 <= options.step < math.inf):
         raise ParameterError(
             f"--step {options.step:g}: it goes with a stream of yours, and is a number that is at least 0"
@@ -173,7 +172,7 @@ def _compare(
 ) -> None:
     """Measure all backends. What is known is in `found`, also when this is interrupted."""
 
-    def measure(row: Row, step: float | None) -> dict[str, Any] | None:
+    def measure(row: Row, step: float | None) -> Answer | None:
         hosts[row.backend].ask(seconds=seconds, step=step)
         return row.take(hosts[row.backend].answer())
 

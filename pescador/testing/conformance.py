@@ -1,169 +1,29 @@
 """The conformance suite of backends.
 
-Whoever writes a backend subclasses :class:`BackendConformance` in a test module, and pytest does the
-rest. Every test states one sentence of the contract in :mod:`pescador.backends.base`. None of them
-depends on time: what a worker did is learned from its items, and from files to which it writes.
-
-pytest is imported where it is used, so this module can be imported without it.
+Every test states one sentence of the contract in :mod:`pescador.backends.base`. None of them depends on
+time: what a worker did is learned from its items, and from files to which it writes.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 import traceback
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .core import Streamer
-from .exceptions import PescadorError, WorkerError
-from .mux import BaseMux, ChainMux, RoundRobinMux, ShuffledMux
-from .parallel import ParallelStreamer
-from .seeding import RNG
+from ..core import Streamer
+from ..exceptions import PescadorError, WorkerError
+from ..mux import BaseMux, ChainMux, RoundRobinMux, ShuffledMux
+from ..parallel import ParallelStreamer
+from ..seeding import RNG
+from . import sources
+from .items import LARGE_BYTES, assert_same, sample_items
 
-__all__ = ["BackendConformance", "Sample", "Tagged", "assert_same", "sample_items"]
-
-LARGE_BYTES = 1 << 20  # of an item that no backend sends together with others
-
-
-@dataclass
-class Sample:
-    """An item that is no dict."""
-
-    name: str
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-class Tagged(np.ndarray):
-    """A subclass of arrays."""
-
-
-class _PlannedError(Exception):
-    """An exception of a source, with an attribute of its own."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text, code)
-        self.code = code
-
-
-def sample_items() -> list[Any]:
-    """Return new items of all kinds: what a backend must deliver as it is."""
-    rng = np.random.default_rng(0)
-    matrix = rng.random((5, 7))
-    structured = np.zeros(3, dtype=[("id", "i4"), ("name", "U5"), ("at", "f8", 2)])
-    structured["id"] = [1, 2, 3]
-    return [
-        {"X": matrix, "Y": np.arange(5)},
-        {"X": matrix + 1, "Y": np.arange(5) + 1},
-        {"X": np.asfortranarray(matrix), "strided": np.arange(20)[::3], "backwards": np.arange(9)[::-1]},
-        {"0-d": np.array(3.5), "scalar": np.float32(1.5), "empty": np.empty((0, 4), "i2")},
-        {"big-endian": np.arange(6, dtype=">i4"), "complex": matrix[:2] * 1j, "bool": matrix > 0.5},
-        {"when": np.array(["2020-01-01", "NaT"], "M8[ns]"), "long": np.array([1, 2], "m8[s]")},
-        {"structured": structured, "text": np.array(["a", "bcd"]), "bytes": np.array([b"a", b"bcd"])},
-        {"large": rng.integers(0, 256, (LARGE_BYTES,), np.uint8), "small": np.arange(3)},
-        {"large": np.asfortranarray(rng.random((300, 500)))},
-        np.arange(12).view(Tagged),
-        np.array([None, "a", {"b": 1}], dtype=object),
-        {"nested": {"x": matrix, "more": [matrix, (1, 2.5, None)]}, 7: "a number is a key"},
-        [matrix, "text", b"bytes"],
-        (1, 2.5, 3j, True, None),
-        None,
-        "text",
-        bytes(LARGE_BYTES),
-        {},
-        [],
-        Sample("a", {"x": matrix}),
-    ]
-
-
-def assert_same(one: Any, other: Any) -> None:
-    """Raise AssertionError unless two items are the same: types, values, and all that arrays have."""
-    assert type(one) is type(other), f"{type(one)} instead of {type(other)}"
-    if isinstance(one, np.ndarray):
-        assert one.dtype == other.dtype, f"dtype {one.dtype} instead of {other.dtype}"
-        assert one.shape == other.shape, f"shape {one.shape} instead of {other.shape}"
-        np.testing.assert_array_equal(one, other)
-        if other.flags.forc:
-            assert one.flags.f_contiguous == other.flags.f_contiguous, "another memory order"
-        assert one.flags.aligned, "not aligned"
-        assert one.flags.writeable, "not writeable"
-    elif isinstance(one, dict):
-        assert list(one) == list(other), f"keys {list(one)} instead of {list(other)}"
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), f"{len(one)} items instead of {len(other)}"
-        for a, b in zip(one, other, strict=True):
-            assert_same(a, b)
-    elif isinstance(one, Sample):
-        assert_same((one.name, one.values), (other.name, other.values))
-    else:
-        assert one == other, f"{one!r} instead of {other!r}"
-
-
-def _numbers(n: int) -> Generator[int, None, None]:
-    yield from range(n)
-
-
-def _arrays(n: int, size: int) -> Generator[dict[str, Any], None, None]:
-    for i in range(n):
-        yield {"i": i, "x": np.full(size, i)}
-
-
-def _noise(n: int, rng: np.random.Generator) -> Generator[int, None, None]:
-    for _ in range(n):
-        yield int(rng.integers(1 << 30))
-
-
-def _raising(n: int) -> Generator[int, None, None]:
-    yield from range(n)
-    raise _PlannedError("on purpose", code=n)
-
-
-def _blocked_elsewhere(pid: int) -> Generator[int, None, None]:
-    yield 0
-    if os.getpid() != pid:
-        threading.Event().wait()  # until the process is killed
-
-
-def _recorded(n: int, folder: str) -> Generator[int, None, None]:
-    """Give numbers, and write a byte to a file of this opening whenever one is drawn."""
-    descriptor, path = tempfile.mkstemp(dir=folder)
-    try:
-        for i in range(n):
-            os.write(descriptor, b".")
-            yield i
-    finally:
-        os.close(descriptor)
-        os.rename(path, path + ".closed")
-
-
-class _Record:
-    """What :func:`_recorded` wrote."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def drawn(self) -> list[int]:
-        """Return for each opening how many items were drawn."""
-        return [path.stat().st_size for path in Path(self.folder).iterdir()]
-
-    def n_closed(self) -> int:
-        """Return how many openings were closed."""
-        return sum(path.suffix == ".closed" for path in Path(self.folder).iterdir())
-
-
-@contextmanager
-def _record() -> Iterator[_Record]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield _Record(folder)
+__all__ = ["BackendConformance"]
 
 
 class BackendConformance:
@@ -208,7 +68,7 @@ class BackendConformance:
     def test_items_arrive_in_order(self) -> None:
         """Items of one stream arrive in order, whatever the prefetch."""
         for prefetch in (None, 1, 2, 1000):
-            with self.parallel(Streamer(_numbers, 500), prefetch=prefetch) as stream:
+            with self.parallel(Streamer(sources.numbers, 500), prefetch=prefetch) as stream:
                 assert list(stream) == list(range(500))
 
     def test_items_arrive_unchanged(self) -> None:
@@ -223,7 +83,7 @@ class BackendConformance:
     def test_items_stay_what_they_are(self) -> None:
         """Items that the consumer keeps are not touched by later ones, nor by writing to others."""
         n = 40
-        with self.parallel(Streamer(_arrays, n, LARGE_BYTES // 8), prefetch=4) as stream:
+        with self.parallel(Streamer(sources.arrays, n, LARGE_BYTES // 8), prefetch=4) as stream:
             items = list(stream)
             items[0]["x"][:] = -1
             items[n // 2]["x"][:] = -1
@@ -235,7 +95,7 @@ class BackendConformance:
 
     def test_items_outlive_their_pool(self) -> None:
         """What was delivered is valid after the pool was closed."""
-        with self.parallel(Streamer(_arrays, 3, LARGE_BYTES // 8)) as stream:
+        with self.parallel(Streamer(sources.arrays, 3, LARGE_BYTES // 8)) as stream:
             items = list(stream)
         assert [int(item["x"].sum()) for item in items] == [i * (LARGE_BYTES // 8) for i in range(3)]
 
@@ -243,49 +103,49 @@ class BackendConformance:
 
     def test_max_iter_bounds_a_stream(self) -> None:
         """``iterate(n)`` gives n items, or fewer if there are no more."""
-        with self.parallel(Streamer(_numbers, 10)) as stream:
+        with self.parallel(Streamer(sources.numbers, 10)) as stream:
             for n in (0, 1, 3, 9, 10, 11):
                 assert list(stream.iterate(n)) == list(range(min(n, 10)))
 
     def test_max_iter_bounds_what_is_drawn(self) -> None:
         """``iterate(3)`` draws exactly 3 items from its source, and closes it."""
         self._needs_files()
-        with _record() as record, self.parallel(Streamer(_recorded, 100, record.folder)) as stream:
+        with TemporaryDirectory() as folder, self.parallel(Streamer(sources.recorded, 100, folder)) as stream:
             assert list(stream.iterate(3)) == [0, 1, 2]
-            assert record.drawn() == [3]
-            assert record.n_closed() == 1
+            assert sources.drawn(folder) == [3]
+            assert sources.closed(folder) == 1
 
     def test_nothing_runs_before_the_first_item_is_asked_for(self) -> None:
         """An iterator that was not asked for an item opens nothing."""
         self._needs_files()
-        with _record() as record:
-            with self.parallel(Streamer(_recorded, 100, record.folder)) as stream:
+        with TemporaryDirectory() as folder:
+            with self.parallel(Streamer(sources.recorded, 100, folder)) as stream:
                 items = stream.iterate()
                 items.close()
                 stream.iterate()
-            assert record.drawn() == []
+            assert sources.drawn(folder) == []
 
     def test_a_stream_runs_ahead_by_at_most_prefetch(self) -> None:
         """At most `prefetch` items are drawn that the consumer has not taken."""
         self._needs_files()
         for prefetch in (1, 2, 7):
-            with _record() as record:
-                source = Streamer(_recorded, 10**6, record.folder)
+            with TemporaryDirectory() as folder:
+                source = Streamer(sources.recorded, 10**6, folder)
                 with self.parallel(source, prefetch=prefetch) as stream:
                     items = stream.iterate()
                     for taken in range(1, 30):
                         next(items)
-                        assert record.drawn()[0] <= taken + prefetch
+                        assert sources.drawn(folder)[0] <= taken + prefetch
                     # Another stream on the same worker gives this one all the time it could want.
                     assert len(list(stream.iterate(200))) == 200
-                    assert sorted(record.drawn())[0] <= 29 + prefetch
+                    assert sorted(sources.drawn(folder))[0] <= 29 + prefetch
                     items.close()
 
     # End, exception, close
 
     def test_a_stream_ends_once_and_for_all(self) -> None:
         """After its last item a stream ends, and stays ended."""
-        with self.parallel(Streamer(_numbers, 2)) as stream:
+        with self.parallel(Streamer(sources.numbers, 2)) as stream:
             items = iter(stream)
             assert [next(items), next(items)] == [0, 1]
             assert next(items, "end") == "end"
@@ -293,41 +153,38 @@ class BackendConformance:
 
     def test_a_stream_may_be_empty(self) -> None:
         """A source without items is a stream without items."""
-        with self.parallel(Streamer(_numbers, 0)) as stream:
+        with self.parallel(Streamer(sources.numbers, 0)) as stream:
             assert list(stream) == []
             assert list(stream.cycle()) == []
 
     def test_an_exception_comes_after_the_items_before_it(self) -> None:
         """What a source raises keeps its type, its arguments and where it was raised."""
-        with self.parallel(Streamer(_raising, 5)) as stream:
-            got = []
-            error: BaseException | None = None
-            try:
-                for item in stream:
-                    got.append(item)
-            except _PlannedError as caught:
-                error = caught
+        import pytest
+
+        with self.parallel(Streamer(sources.raising, 5)) as stream:
+            got: list[int] = []
+            with pytest.raises(sources.PlannedError) as caught:
+                got.extend(stream)
             assert got == list(range(5))
-            assert isinstance(error, _PlannedError)
-            assert (error.args, error.code) == (("on purpose", 5), 5)
-            assert "_raising" in "".join(traceback.format_exception(error))
-            del error
+            assert (caught.value.args, caught.value.code) == (("on purpose", 5), 5)
+            assert "in raising" in "".join(traceback.format_exception(caught.value))
+            del caught
 
     def test_an_exception_leaves_the_pool_usable(self) -> None:
         """After an exception the next iteration works as the first did."""
         import pytest
 
-        with self.parallel(Streamer(_raising, 3)) as stream:
+        with self.parallel(Streamer(sources.raising, 3)) as stream:
             for _ in range(3):
                 assert list(stream.iterate(3)) == [0, 1, 2]
-                with pytest.raises(_PlannedError):
+                with pytest.raises(sources.PlannedError):
                     list(stream)
 
     def test_an_open_stream_raises_when_its_pool_is_closed(self) -> None:
         """A pool that is closed under a stream is not the end of the stream."""
         import pytest
 
-        with self.parallel(Streamer(_numbers, 10**6)) as stream:
+        with self.parallel(Streamer(sources.numbers, 10**6)) as stream:
             items = iter(stream)
             assert next(items) == 0
             stream.close()
@@ -337,20 +194,20 @@ class BackendConformance:
     def test_a_closed_iterator_ends(self) -> None:
         """An iterator that its consumer closed ends, and closes its source."""
         self._needs_files()
-        with _record() as record:
-            with self.parallel(Streamer(_recorded, 10**6, record.folder)) as stream:
+        with TemporaryDirectory() as folder:
+            with self.parallel(Streamer(sources.recorded, 10**6, folder)) as stream:
                 items = stream.iterate()
                 assert next(items) == 0
                 items.close()
                 items.close()
                 assert next(items, "end") == "end"
-            assert record.n_closed() == 1
+            assert sources.closed(folder) == 1
 
     def test_the_death_of_a_worker_raises(self) -> None:
         """A worker process that is killed raises WorkerError, and is replaced for the next iteration."""
         import pytest
 
-        with self.parallel(Streamer(_blocked_elsewhere, os.getpid())) as stream:
+        with self.parallel(Streamer(sources.blocked, os.getpid())) as stream:
             items = iter(stream)
             assert next(items) == 0
             pid = stream.stats()["workers"][0]["pid"]
@@ -365,14 +222,14 @@ class BackendConformance:
 
     def test_a_pool_serves_epoch_after_epoch(self) -> None:
         """Every iteration starts the stream again."""
-        with self.parallel(Streamer(_numbers, 20)) as stream:
+        with self.parallel(Streamer(sources.numbers, 20)) as stream:
             for _ in range(5):
                 assert list(stream) == list(range(20))
             assert list(stream.cycle(50)) == [i % 20 for i in range(50)]
 
     def test_several_iterators_may_be_open_at_once(self) -> None:
         """Iterators of one pool do not disturb each other."""
-        with self.parallel(Streamer(_numbers, 100), prefetch=3) as stream:
+        with self.parallel(Streamer(sources.numbers, 100), prefetch=3) as stream:
             iterators = [stream.iterate() for _ in range(5)]
             for i in range(50):
                 assert [next(items) for items in iterators] == [i] * 5
@@ -384,7 +241,7 @@ class BackendConformance:
 
     def test_threads_may_share_a_pool(self) -> None:
         """Each thread may have an iterator of its own."""
-        with self.parallel(Streamer(_numbers, 300), prefetch=2) as stream:
+        with self.parallel(Streamer(sources.numbers, 300), prefetch=2) as stream:
             got: list[list[int]] = []
             threads = [threading.Thread(target=lambda: got.append(list(stream))) for _ in range(4)]
             for thread in threads:
@@ -395,7 +252,7 @@ class BackendConformance:
 
     def test_breaking_off_leaves_the_pool_usable(self) -> None:
         """Streams that are broken off, at any point, leave nothing that later ones would see."""
-        with self.parallel(Streamer(_arrays, 50, 5000), prefetch=3) as stream:
+        with self.parallel(Streamer(sources.arrays, 50, 5000), prefetch=3) as stream:
             for n in (1, 2, 3, 4, 7, 20):
                 for item in stream:
                     assert (item["x"] == item["i"]).all()
@@ -405,7 +262,7 @@ class BackendConformance:
 
     def test_a_pool_may_be_closed_at_any_time_and_again(self) -> None:
         """Closing before the first item, in the middle, at the end and twice is all the same."""
-        stream = self.parallel(Streamer(_numbers, 10))
+        stream = self.parallel(Streamer(sources.numbers, 10))
         stream.close()
         for n in (0, 1, 5, None):
             assert list(stream.iterate(n)) == list(range(10 if n is None else n))
@@ -419,16 +276,16 @@ class BackendConformance:
 
     def test_a_pool_that_is_forgotten_is_closed(self) -> None:
         """Nothing needs to be closed explicitly."""
-        items = iter(self.parallel(Streamer(_numbers, 10**6)))
+        items = iter(self.parallel(Streamer(sources.numbers, 10**6)))
         assert next(items) == 0
         del items
-        assert next(iter(self.parallel(Streamer(_numbers, 10)))) == 0
+        assert next(iter(self.parallel(Streamer(sources.numbers, 10)))) == 0
 
     # Muxes and seeds
 
     def test_a_mux_gives_what_it_gives_here(self) -> None:
         """With a seed, the items are those of the same mux without workers, for any number of them."""
-        streams = [Streamer(_noise, 5 * i, RNG) for i in range(1, 6)]
+        streams = [Streamer(sources.noise, 5 * i, RNG) for i in range(1, 6)]
         muxes: list[BaseMux[int]] = [
             ShuffledMux(streams, random_state=0),
             RoundRobinMux(streams, "permuted_cycle", random_state=1),
@@ -442,7 +299,7 @@ class BackendConformance:
 
     def test_streams_on_several_workers_arrive_unchanged(self) -> None:
         """Streams that end, raise and are replaced on several workers keep their items apart."""
-        streams = [Streamer(_arrays, 20, 5000) for _ in range(4)]
+        streams = [Streamer(sources.arrays, 20, 5000) for _ in range(4)]
         with self.parallel(ChainMux(streams), n_workers=2) as stream:
             items = list(stream)
         assert [item["i"] for item in items] == list(range(20)) * 4
@@ -453,7 +310,7 @@ class BackendConformance:
         drawn = []
         state = np.random.get_state()  # noqa: NPY002  # it is what is tested
         try:
-            source = Streamer(_noise, 10, RNG)
+            source = Streamer(sources.noise, 10, RNG)
             with self.parallel(source) as stream:
                 for streamer, seed in ((source, 0), (stream, 0), (stream, 0), (stream, 1)):
                     np.random.seed(seed)  # noqa: NPY002  # as above
@@ -466,11 +323,11 @@ class BackendConformance:
 
     def test_statistics_count_what_was_delivered(self) -> None:
         """The workers and their open streams are listed, and their items counted."""
-        with self.parallel(Streamer(_numbers, 25)) as stream:
+        with self.parallel(Streamer(sources.numbers, 25)) as stream:
             items = iter(stream)
             next(items)
             (open_stream,) = stream.stats()["workers"][0]["open_streams"]
-            assert (open_stream["name"], open_stream["items"]) == ("Streamer(_numbers, 25)", 1)
+            assert (open_stream["name"], open_stream["items"]) == ("Streamer(numbers, 25)", 1)
             list(items)
             stats = stream.stats()
             assert stats["workers"][0]["open_streams"] == []
