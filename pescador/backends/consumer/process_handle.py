@@ -254,7 +254,7 @@ class ProcessHandle(WorkerHandle):
         return True
 
     def _take_items(self, message: memoryview) -> None:
-        waited, copied, entries = messages.unpack_items(message, self._receiver.view)
+        waited, copied, entries = messages.unpack_items(message)
         self.statistics.worker_wait, self.statistics.copied = waited, copied
         streams = self.streams
         for number, schema, inline, extent in entries:

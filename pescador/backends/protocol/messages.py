@@ -3,8 +3,7 @@
 The first byte of a message says of what kind it is. One of kind 'I' holds entries of any streams, of which
 each stands for one item or several::
 
-    header   kind, number of entries, seconds that the worker has waited and bytes that it has copied so far,
-             and the record with the bodies, if they are not in the message
+    header   kind, number of entries, seconds that the worker has waited and bytes that it has copied so far
     entries  of each: stream, schema, number of items, size of the body of each, and the record with the body
              of a large item, which has an entry of its own
     bodies   of the small items, one after the other
@@ -24,7 +23,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, pairwise
 from typing import Any, Final, NamedTuple
 
@@ -57,9 +56,11 @@ NO_SEGMENT: Final = b"D"
 LAST_WORDS: Final = b"X"
 
 EXTENT: Final = struct.Struct("=QQQ")
-HEADER: Final = struct.Struct("=cHdQQQQ")  # the last three are an extent, as in an entry
-ENTRY: Final = struct.Struct("=QIIIQQQ")
+HEADER: Final = struct.Struct("=cHdQ")
+ENTRY: Final = struct.Struct("=QIIIQQQ")  # the last three are an extent
 ENTRY_SIZE: Final = ENTRY.size
+WANT: Final = struct.Struct("=QQ")
+"""What goes through a wake-up pipe: the stream that the consumer wants, and how many messages had come."""
 MAX_ITEMS: Final = 1 << 10  # of an entry
 
 SCATTERED: Final = 0x40000000  # added to the schema of a scattered item
@@ -113,10 +114,6 @@ def pack_extents(extents: Iterable[AnyExtent]) -> bytes:
     return array("Q", chain.from_iterable(extents)).tobytes()
 
 
-WANT: Final = struct.Struct("=QQ")
-"""What goes through a wake-up pipe: which stream the consumer wants, and how many messages had come."""
-
-
 def unpack_extents(data: bytes | memoryview) -> Iterator[AnyExtent]:
     """Return the extents that :func:`pack_extents` made bytes of."""
     return EXTENT.iter_unpack(data)
@@ -137,14 +134,8 @@ def unpack_table(body: bytes | bytearray | memoryview) -> tuple[list[AnyExtent],
     return list(unpack_extents(memoryview(body)[_COUNT.size : end])), end
 
 
-def unpack_items(message: memoryview, view: Callable[[AnyExtent], Bytes]) -> tuple[float, int, list[Entry]]:
+def unpack_items(message: memoryview) -> tuple[float, int, list[Entry]]:
     """Return what is in a message of kind 'I'.
-
-    Parameters
-    ----------
-    message : memoryview
-    view : callable
-        Returns the memory of a record; called if the bodies are in one.
 
     Returns
     -------
@@ -156,12 +147,11 @@ def unpack_items(message: memoryview, view: Callable[[AnyExtent], Bytes]) -> tup
     """
     if len(message) < HEADER.size:
         raise WorkerError(f"a worker sent a broken message of {len(message)} bytes")
-    head = HEADER.unpack_from(message)
-    (_, n_entries, waited, copied), record = head[:4], head[4:]
+    _, n_entries, waited, copied = HEADER.unpack_from(message)
     table_end = HEADER.size + n_entries * ENTRY_SIZE
     if table_end > len(message):
         raise WorkerError(f"a worker sent a broken message: {n_entries} entries in {len(message)} bytes")
-    bodies = view(record).data if record[0] else message[table_end:]
+    bodies = message[table_end:]
     entries: list[Entry] = []
     start = 0
     for entry in ENTRY.iter_unpack(message[HEADER.size : table_end]):

@@ -52,10 +52,6 @@ class Sender(ABC):
     def allocate_apart(self, n_bytes: int) -> Record:
         """Return memory for a record where there is no room."""
 
-    def allocate_pending(self) -> Record | None:
-        """Return `pending_bytes` for the bodies of small items; None if the message had better hold them."""
-        return None
-
     @abstractmethod
     def free(self, extents: Iterable[AnyExtent]) -> None:
         """Take back memory of records that the consumer no longer needs."""

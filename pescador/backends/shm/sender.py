@@ -120,21 +120,15 @@ class RingSender(Sender):
                 if not self._allocators[number]:
                     self._drop(number)
 
-    def allocate_pending(self) -> Record | None:
-        return self._take_if_possible(self.pending_bytes)
-
     def allocate_array(self, n_bytes: int) -> Bytes | None:
-        record = self._take_if_possible(n_bytes)
+        try:
+            record = self._take(n_bytes)
+        except PescadorError:  # there is no shared memory for a ring
+            return None
         if record is None:
             return None
         self.given_out[record.offset] = record.extent
         return self._leases.lend(self._ring.base, record.offset, n_bytes, record.extent)
-
-    def _take_if_possible(self, n_bytes: int) -> Record | None:
-        try:
-            return self._take(n_bytes)
-        except PescadorError:  # there is no shared memory for a ring
-            return None
 
     def give(self, array: Any) -> Extent:
         flags = array.flags

@@ -79,9 +79,9 @@ class Pending:
         self._entries.append(ENTRY.pack(stream, schema, self._n_run, n_bytes, *NOWHERE))
         self._run, self._n_run = _NO_RUN, 0
 
-    def message(self, waited: float, copied: int, bodies: Extent = NOWHERE) -> bytes:
-        """Return the message, with the bodies in it if they are not elsewhere."""
+    def message(self, waited: float, copied: int) -> bytes:
+        """Return the message."""
         if self._n_run:
             self._end_run()
-        header = HEADER.pack(ITEMS, len(self._entries), waited, copied, *bodies)
-        return b"".join([header, *self._entries, *(self.bodies if bodies is NOWHERE else ())])
+        header = HEADER.pack(ITEMS, len(self._entries), waited, copied)
+        return b"".join([header, *self._entries, *self.bodies])

@@ -57,9 +57,6 @@ PENDING_ITEMS = 256
 PENDING_RECORD_BYTES = 1 << 22
 PENDING_SECONDS = 1e-3
 
-# Bodies of pending items that are more than this go through the memory of the transport, if there is one.
-INLINE_BYTES = 1 << 12
-
 # Errors of a recipe that is loaded where not all is there of which it was made.
 _NOT_FOUND = AttributeError, ImportError
 
@@ -289,14 +286,8 @@ class ProcessLoop(WorkerLoop):
     def _flush(self) -> None:
         """Send what is pending, which is not nothing. The lock is held."""
         pending = self._pending
-        bodies = NOWHERE
-        if INLINE_BYTES < pending.n_bytes <= self._sender.pending_bytes:  # a scattered item may have more
-            record = self._sender.allocate_pending()
-            if record is not None:
-                record.memory[: pending.n_bytes] = np.frombuffer(b"".join(pending.bodies), np.uint8)
-                bodies = record.extent
         self._begin_pending()
-        self._put(pending.message(self.waited, self.copied, bodies), pending.extents)
+        self._put(pending.message(self.waited, self.copied), pending.extents)
 
     def _put(self, message: bytes, extents: list[Extent]) -> None:
         while not self._sender.try_send(message, extents):

@@ -300,7 +300,7 @@ def test_no_item_is_begun_for_whose_arrays_there_is_no_room(n_arrays):
             message, descriptors = received
             close_all(descriptors)
             if message[:1] == messages.ITEMS:
-                for _, _, bodies, _ in messages.unpack_items(memoryview(message), halves.receiver.view)[-1]:
+                for _, _, bodies, _ in messages.unpack_items(memoryview(message))[-1]:
                     yield from (messages.unpack_table(body)[0] for body in bodies)
 
     def commands():
