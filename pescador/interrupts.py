@@ -16,8 +16,8 @@ def interrupts_held() -> Iterator[None]:
     """Let a Ctrl-C take effect at the end of the block, so that nothing it starts or ends is left half done.
 
     It replaces the handler. To block the signal instead would not do: the system would give it to a thread
-    of some library, and Python would still interrupt the main thread. A process that starts in the block
-    does not inherit the handler.
+    of some library, and Python would still interrupt the main thread. An interpreter that starts in the
+    block does not inherit the handler.
     """
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler) or threading.current_thread() is not threading.main_thread():

@@ -25,9 +25,10 @@ ROOMS = [
     "pescador.backends.consumer",
     "pescador.backends.shm",
     "pescador.backends.zmq",
+    "pescador.backends.thread",
     "pescador.commands",
 ]
-TRANSPORTS = {"pescador.backends.shm", "pescador.backends.zmq"}
+TRANSPORTS = {"pescador.backends.shm", "pescador.backends.zmq", "pescador.backends.thread"}
 
 MAX_LINES = 350
 LONGER: dict[str, str] = {}  # modules that are one indivisible thing, and why

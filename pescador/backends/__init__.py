@@ -82,13 +82,15 @@ def get(name: str) -> type[Backend]:
         place = backend
         module, _, attribute = place.partition(":")
         try:
-            backend = cast("type[Backend]", getattr(importlib.import_module(module), attribute))
+            imported = importlib.import_module(module)
         except ImportError as error:
             missing = error.name or str(error)
             raise ParameterError(
                 f"backend {name!r} needs {missing!r}, which cannot be imported ({error}); "
                 f"install it, or choose another backend"
             ) from error
+        try:
+            backend = cast("type[Backend]", getattr(imported, attribute))
         except AttributeError as error:
             raise ParameterError(
                 f"backend {name!r} was registered as {place!r}, but {error}; it should be 'module:class'"

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ..core import Streamer
 from ..seeding import Seed
@@ -144,6 +144,3 @@ class Backend(ABC):
             A worker that delivers nothing to a waiting consumer for so many seconds is given up: all its
             streams raise WorkerError. None: never.
         """
-
-
-Options = dict[str, Any]

@@ -21,9 +21,9 @@ from ..seeding import Seed
 from .base import Backend, Pool, WorkerStats
 from .consumer.pool import WorkerPool
 from .consumer.remote_stream import End, Failure, RemoteStream
-from .consumer.waiting import in_slices
 from .consumer.worker_handle import State, WorkerHandle
 from .system.threads import start_thread
+from .system.waiting import in_slices
 from .worker.loop import Unsendable, WorkerLoop
 from .worker.ownership import Ownership
 
@@ -75,6 +75,8 @@ class _ThreadHandle(WorkerHandle):
                 thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
                 start_thread(thread)
                 self._thread = thread  # only now, for another thread may close the pool, and join it
+        if self.state is State.CLOSED:  # meanwhile; the thread was told to stop, but not waited for
+            self.join(time.monotonic())
 
     def command(self, name: str, *arguments: Any) -> None:
         self._loop.inbox.put((name, *arguments))
@@ -129,7 +131,7 @@ class _ThreadHandle(WorkerHandle):
         return super().stats()
 
     def join(self, started: float) -> None:
-        """Wait until the thread has ended, which it was told then, as all others of the pool."""
+        """Wait until the thread has ended, which it was told to at `started`."""
         thread = self._thread
         if thread is None or thread is threading.current_thread() or self.is_dead():
             return  # of one that stalled, the error told
@@ -179,9 +181,9 @@ class _ThreadLoop(WorkerLoop):
             item = self.ownership.private(item)
         except Exception as error:  # there is no memory for a copy, most likely
             raise Unsendable from error
-        self._handle.put(number, item)
-        if number == self.wanted:
+        if number == self.wanted:  # before the consumer may want the next one
             self.wanted = None
+        self._handle.put(number, item)
 
     def send_end(self, number: int) -> None:
         self._handle.put(number, End)

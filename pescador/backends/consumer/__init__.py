@@ -7,7 +7,6 @@ process_pool.py     a pool of processes: how they start and end
 process_handle.py   one of them: its messages are read here, and its death is noticed here
 recipes.py          what is sent only once, because many recipes need it
 recipe_pickler.py   what is sent when a stream opens
-waiting.py          waits that a Ctrl-C can end
 """
 
 __all__: list[str] = []

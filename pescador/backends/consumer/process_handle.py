@@ -2,7 +2,8 @@
 
 Whichever thread waits first reads the messages, for all streams of the worker; the others wait until it has
 read, look at their queues, and one of them reads on. The death of a worker shows as the end of its
-connection, or earlier by its pidfd; whoever waits, or opens a stream, learns of it then.
+connection, or earlier by its pidfd; whoever waits learns of it then, and a new iteration looks first
+(``WorkerPool.broken``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import math
 import os
 import pickle
+import threading
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -31,18 +33,16 @@ from ..protocol.world import World
 from ..system.descriptors import close_all
 from ..system.pids import process_state
 from ..system.shared_memory import Bytes
+from ..system.waiting import in_slices
 from .recipes import Part, Recipe, Segment
 from .remote_stream import End, Failure, RemoteStream
-from .waiting import in_slices
 from .worker_handle import State, WorkerHandle
 
 __all__ = ["ProcessHandle"]
 
 # How long a consumer sleeps before it asks a second time for what it wants, now through the wake-up pipe.
 WAKEUP_MILLISECONDS = 2
-
-# How long a worker that stalled may take to write its stack.
-STACK_SECONDS = 1.0
+STACK_SECONDS = 1.0  # for a worker that stalled to write its stack
 
 
 class ProcessHandle(WorkerHandle):
@@ -67,14 +67,15 @@ class ProcessHandle(WorkerHandle):
         self.connection = connection
         self.statistics.pid = process.pid
         self._wakeup = wakeup
-        os.set_blocking(wakeup, False)  # when it is full, the worker has enough to wake up for
+        os.set_blocking(wakeup, False)  # it is full only while the worker cannot listen
         self._receiver = receiver
         self._decoder = Decoder()
         self._n_received = 0
         self._backoff = Backoff()
         self._sent: set[int] = set()  # numbers of the segments and parts that the worker has
         self._last_words = ""
-        self._someone_reads = False
+        self._reader = 0  # the thread that reads, by its identifier
+        self._supplying = threading.RLock()
 
     def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
         if not self.is_ours():
@@ -125,11 +126,12 @@ class ProcessHandle(WorkerHandle):
 
     def _supply(self, needs: Iterable[Part | Segment]) -> None:
         """Send what a recipe needs, and the worker does not have."""
-        for need in needs:
-            if need.number not in self._sent:
-                self._supply(need.needs)
-                self.command(*need.command(), descriptors=need.descriptors())
-                self._sent.add(need.number)  # only now, for another thread may need it, too
+        with self._supplying:
+            for need in needs:
+                if need.number not in self._sent:
+                    self._supply(need.needs)
+                    self.command(*need.command, descriptors=need.descriptors)
+                    self._sent.add(need.number)
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Have the worker drop segments and parts, if it has them."""
@@ -140,7 +142,7 @@ class ProcessHandle(WorkerHandle):
 
     def wait(self, stream: RemoteStream[Any]) -> None:
         def has_to_wait() -> bool:
-            return self._someone_reads and self._lacks(stream)
+            return bool(self._reader) and self._lacks(stream)
 
         started = time.perf_counter()
         reads = False
@@ -148,13 +150,14 @@ class ProcessHandle(WorkerHandle):
             with self._changed:
                 while has_to_wait():
                     self._n_waiting += 1
-                    self._wake_up(0)
                     try:
+                        self._wake_up(0)
                         in_slices(lambda seconds: self._changed.wait(seconds) or not has_to_wait(), None)
                     finally:
                         self._n_waiting -= 1
                 if self._lacks(stream):
-                    self._someone_reads = reads = True
+                    reads = True
+                    self._reader = threading.get_ident()
             while reads:
                 quiet_since = time.perf_counter()
                 if not self._read(0 if self._n_waiting else stream.number) and not self.give_up(quiet_since):
@@ -163,7 +166,7 @@ class ProcessHandle(WorkerHandle):
                     break
         finally:
             if reads:
-                self._someone_reads = False  # first, for a Ctrl-C may come while the lock is taken
+                self._reader = 0  # first, for a Ctrl-C may come while the lock is taken
                 with self._changed:
                     self._changed.notify_all()
             stream.waited += time.perf_counter() - started
@@ -193,11 +196,8 @@ class ProcessHandle(WorkerHandle):
         self._return_released("want", number, self._n_received)
         if not self._receiver.wait(WAKEUP_MILLISECONDS):
             self._wake_up(0 if self._n_waiting else number)
-
-            def wait(seconds: float) -> bool:
-                return self._receiver.wait(math.ceil(1000 * seconds))
-
-            if not in_slices(wait, self.stall_timeout):
+            wait = self._receiver.wait
+            if not in_slices(lambda seconds: wait(math.ceil(1000 * seconds)), self.stall_timeout):
                 return False
         if not self._take_message() and self.is_dead():
             raise EOFError
@@ -225,6 +225,8 @@ class ProcessHandle(WorkerHandle):
 
     def _take_message(self) -> bool:
         """Take a message, if there is one."""
+        if self.state is State.CLOSED:  # perhaps by a signal handler in the thread that reads
+            raise EOFError
         try:
             return self._take_next_message()
         except EOFError:
@@ -329,7 +331,7 @@ class ProcessHandle(WorkerHandle):
     def close(self) -> None:
         """Release what is held. The worker has ended, and the streams were."""
         with self._changed:  # a thread that waits for the worker learns of its end, and then leaves
-            self._changed.wait_for(lambda: not self._someone_reads, timeout=5)
+            self._changed.wait_for(lambda: self._reader in (0, threading.get_ident()), timeout=5)
         self._receiver.close()
         self.connection.close()
         if self._report is not None:

@@ -1,8 +1,7 @@
-"""A pool of worker processes, seen from the consumer.
+"""How the workers of a pool of processes start, get recipes, and end.
 
-What all process backends share is here: starting workers, sending them recipes and commands, reading
-their messages, and learning of their death. What differs is how records (the bodies of large items)
-get from one process to the other (see :mod:`.transport`).
+One of them is a :class:`.process_handle.ProcessHandle`. How records, the bodies of large items, get from one
+process to the other is up to a transport (see :mod:`..protocol.transport`).
 """
 
 from __future__ import annotations
@@ -74,28 +73,25 @@ def _start(
     setup: Setup,
     stall_timeout: float | None,
 ) -> ProcessHandle:
-    report = None if stall_timeout is None else Report()
-    connection, workers_connection = Connection.pair()
-    workers_wakeup, wakeup = os.pipe()
-    process = None
-    try:
+    with contextlib.ExitStack() as undo:
+        report = None if stall_timeout is None else undo.enter_context(contextlib.closing(Report()))
+        connection, workers_connection = Connection.pair()
+        undo.callback(connection.close)
+        undo.callback(workers_connection.close)
+        workers_wakeup, wakeup = os.pipe()
+        undo.callback(os.close, wakeup)
         process = launcher.start(workers_connection, workers_wakeup, (connection, wakeup))
+        undo.callback(end, [process], 0)
         transport = backend.transport(connection)
         message = pickle.dumps((setup, transport.make_sender), 5)
         with contextlib.suppress(ConnectionError):  # as of any command, see there
             connection.send(message, () if report is None else (report.fileno(),))
         receiver = transport.make_receiver(connection, process.pidfd)
-        return ProcessHandle(
+        handle = ProcessHandle(
             number, process, connection, wakeup, receiver, setup.world, stall_timeout, report
         )
-    except BaseException:
-        connection.close()
-        os.close(wakeup)
-        if report is not None:
-            report.close()
-        if process is not None:
-            end([process], 0)
-        raise
+        undo.pop_all()
+        return handle
 
 
 def _end(handles: Sequence[ProcessHandle], launcher: Launcher, timeout: float | None) -> None:
@@ -147,8 +143,10 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
 
     def _drop(self) -> None:
         """Have the workers drop what was given up."""
-        given_up = self._recipes.given_up
-        numbers = [given_up.popleft() for _ in range(len(given_up))]
+        numbers: list[int] = []
+        with contextlib.suppress(IndexError):  # when none is left: another thread may take some, too
+            while True:
+                numbers.append(self._recipes.given_up.popleft())
         if numbers:
             for worker in self.workers:
                 worker.drop(numbers)

@@ -87,6 +87,8 @@ class Segment:
     def fill(self) -> None:
         """Take the memory, and copy the arrays there."""
         self.fd, self._memory = shared_memory.create(self.n_bytes, REMEDY)
+        self.descriptors = (self.fd,)
+        self.command = ("segment", self.number, self.n_bytes)
         for offset, contents in self._pending:
             self._memory[offset : offset + contents.nbytes] = contents
         self._pending.clear()
@@ -99,14 +101,6 @@ class Segment:
             for start in range(0, contents.nbytes, CHUNK_BYTES)
         )
 
-    def command(self) -> tuple[Any, ...]:
-        """Return the command by which a worker gets it, together with :meth:`descriptors`."""
-        return "segment", self.number, self.n_bytes
-
-    def descriptors(self) -> tuple[int, ...]:
-        """Return the descriptors that the worker needs."""
-        return (self.fd,)
-
     def __del__(self) -> None:
         if hasattr(self, "fd"):
             os.close(self.fd)
@@ -114,22 +108,17 @@ class Segment:
 
 
 class Part:
-    """The pickle of an object that recipes have in common."""
+    """The pickle of an object that recipes have in common; a worker gets it by its `command`."""
+
+    descriptors = ()
 
     def __init__(self, number: int, source: object, made: Recipe, given_up: deque[int]) -> None:
         self.number = number
         self.source = source  # kept, because it is known by its id
         self.data, self.needs = made
+        self.command = ("part", number, self.data)
         self.iteration = 0  # in which it was last needed
         self._given_up = given_up
-
-    def command(self) -> tuple[Any, ...]:
-        """Return the command by which a worker gets it."""
-        return "part", self.number, self.data
-
-    def descriptors(self) -> tuple[int, ...]:
-        """Return the descriptors that the worker needs."""
-        return ()
 
     def __del__(self) -> None:
         self._given_up.append(self.number)

@@ -63,29 +63,19 @@ class RemoteStream(Generic[T]):
         self.streamer = streamer
         self.queue: deque[Any] = deque()
         self._worker = worker
-        self._window = self._default_window() if prefetch is None else prefetch
+        self.window = self._default_window() if prefetch is None else prefetch  # items that it may be ahead
         self.adapts = prefetch is None
         self._taken = 0  # items taken whose credits were not returned yet
         self._returned = 0  # the others
         # Counted here, where one thread at a time counts, and not for all streams of a worker.
         self.waited = 0.0  # seconds
         self.n_bytes = 0  # that were delivered
-        self._closed = False
+        self.is_closed = False  # nobody takes items from it any more
 
     @property
     def name(self) -> str:
         """What runs here, for messages."""
         return repr(self.streamer)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nobody takes items from it any more."""
-        return self._closed
-
-    @property
-    def window(self) -> int:
-        """How many items the stream may be ahead."""
-        return self._window
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -110,7 +100,7 @@ class RemoteStream(Generic[T]):
             entry = None  # or its memory would be kept with what is raised here
             raise self._unloadable(error) from error.error
         self._taken += 1
-        if 2 * self._taken >= self._window:
+        if 2 * self._taken >= self.window:
             self.return_credits()
         return item
 
@@ -129,7 +119,7 @@ class RemoteStream(Generic[T]):
 
     def _wait(self) -> Any:
         while True:
-            if self._closed:
+            if self.is_closed:
                 return End
             if not self._worker.is_ours():
                 raise PescadorError(
@@ -146,7 +136,7 @@ class RemoteStream(Generic[T]):
         """Let the worker produce as many items as were taken."""
         taken, self._taken = self._taken, 0
         self._returned += taken
-        if taken and not self._closed:
+        if taken and not self.is_closed:
             self._worker.credit(self.number, taken)
 
     def allow(self, prefetch: int | None) -> None:
@@ -165,8 +155,8 @@ class RemoteStream(Generic[T]):
             self._enlarge(min(MAX_WINDOW, share // max(item_bytes, 1)))
 
     def _enlarge(self, window: int) -> None:
-        if window > self._window and not self._closed:
-            extra, self._window = window - self._window, window
+        if window > self.window and not self.is_closed:
+            extra, self.window = window - self.window, window
             self._worker.credit(self.number, extra)
 
     @property
@@ -179,14 +169,14 @@ class RemoteStream(Generic[T]):
         return StreamStats(self.name, self.n_items, self.waited, len(self.queue))
 
     def _finish(self) -> None:
-        self._closed = True
+        self.is_closed = True
         self._worker.forget(self)
 
     def close(self) -> None:
         """Close the stream on its worker, and drop what it produced ahead."""
-        if self._closed:
+        if self.is_closed:
             return
-        self._closed = True
+        self.is_closed = True
         self._worker.forget(self)
         self._worker.command("close", self.number)
         self.drop()

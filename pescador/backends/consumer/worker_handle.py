@@ -57,10 +57,11 @@ class WorkerHandle(ABC):
         self.statistics = WorkerStats()  # of streams that were closed, besides what the worker says
         self._consumer = os.getpid()
         self._make_error: Callable[[], BaseException] = PescadorError  # once it does not run any more
+        self._ends: dict[str, tuple[Callable[[], BaseException], State]] = {}
         self._closed_last: Callable[[], Streamer[Any] | None] = lambda: None  # the stream that was
         # Items, bytes and seconds of streams that were closed, perhaps by the garbage collector.
         self._closed_counts: deque[tuple[int, int, float]] = deque()
-        self._changed = threading.Condition()  # notified when something came, or the state changed
+        self._changed = threading.Condition()  # notified when one may look at the queues again
         self._n_waiting = 0  # threads that wait for that
         _handles.add(self)
 
@@ -104,9 +105,8 @@ class WorkerHandle(ABC):
         self.streams[stream.number] = stream
         if self.state is State.RUNNING:
             self.command("open", stream.number, recipe, seed, max_iter, stream.window)
-        if (
-            self.state is not State.RUNNING and not stream.queue
-        ):  # it may have changed, and missed this stream
+        # It may have changed meanwhile, and missed this stream.
+        if self.state is not State.RUNNING and not stream.queue:
             stream.queue.append(Failure(self._make_error()))
 
     def forget(self, stream: RemoteStream[Any]) -> None:
@@ -134,9 +134,9 @@ class WorkerHandle(ABC):
 
     def end(self, state: State, make_error: Callable[[], BaseException]) -> None:
         """Have all streams raise, each an error of its own; that of an earlier end is kept."""
-        if self.state is State.RUNNING:
-            self._make_error = make_error  # first, for another thread may see the state at once
-            self.state = state
+        # In one step, so that of two threads one is first; the error before the state by which it is looked
+        # for.
+        self._make_error, self.state = self._ends.setdefault("first", (make_error, state))
         for stream in list(self.streams.values()):
             stream.queue.append(Failure(self._make_error()))
 

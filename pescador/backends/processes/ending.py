@@ -107,6 +107,7 @@ def exit_orderly(code: int) -> NoReturn:
             function()
         except BaseException:
             sys.excepthook(*sys.exc_info())
+    flush_output()  # not in exit_now(), for a main thread that is blocked in a write holds the lock for it
     exit_now(code)
 
 
@@ -118,7 +119,6 @@ def exit_now(code: int) -> NoReturn:
             _end_offspring(spared=None if tracker is None else tracker._pid)
             if tracker is not None:
                 _end_tracker(tracker)
-        flush_output()
     finally:
         os._exit(code)
 

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import threading
+import time
 from typing import ClassVar
 
 import psutil
@@ -29,17 +30,19 @@ __all__ = ["Forkserver", "Grandchild"]
 # Seconds in which a forkserver forks a worker. On a machine under heavy load one was seen to need 22.
 ANSWER_SECONDS = 60
 
-# Seconds in which it tells how a worker ended, which is worth no longer wait, and in which it ends itself
-# when it has no workers.
+# Seconds in which it tells how a worker ended (no caller gains by waiting longer), and in which it ends once
+# it has no workers.
 REAP_SECONDS = 0.3
 END_SECONDS = 0.3
 
 # Seconds in which it tells how a worker ended where that becomes part of an error.
 CAUSE_SECONDS = 2.0
 
+FULL_SECONDS = 0.01  # between two tries to ask while it has not read hundreds of questions
+
 
 class Forkserver:
-    """A forkserver that runs, or has died: then whoever needs one replaces it.
+    """A forkserver. One that has died is replaced by the next caller that needs one.
 
     It is made by :meth:`acquire` alone.
     """
@@ -53,25 +56,33 @@ class Forkserver:
         self._owner = this_owner()
         self._is_silent = False  # it did not tell how a worker ended; set by whichever thread asked last
         self._fate = ""  # why it was killed
+        process: Process | None = None
         self._connection, other = Connection.pair()
         descriptor = other.socket.fileno()
         code = f"from pescador.backends.processes.forkserver_main import main; main({descriptor})"
         try:
             with contextlib.closing(other), interrupts_blocked():
-                self._process = start_interpreter(code, (descriptor,))
+                process = start_interpreter(code, (descriptor,))
         except BaseException:
-            self._connection.end()  # upon which the process ends, if it was started
+            self._connection.end()
+            if process is not None:  # a Ctrl-C came as soon as it might
+                end([process], END_SECONDS, signal.SIGKILL)
             raise
-        self.pid = self._process.pid
+        self._process = process
+        self.pid = process.pid
 
     @classmethod
     def acquire(cls) -> Forkserver:
         """Return the forkserver of this process, which runs until it is released as often."""
         with cls._lock:
             cls._n_users += 1  # at once, so that nobody ends it meanwhile
-            if cls.current is None or cls.current._owner != this_owner() or not cls.current.is_alive():
-                forkserver = Forkserver()
-                cls.current, cls._n_users = forkserver, 1
+            try:
+                if cls.current is None or cls.current._owner != this_owner() or not cls.current.is_alive():
+                    forkserver = Forkserver()
+                    cls.current, cls._n_users = forkserver, 1
+            except BaseException:
+                cls._n_users -= 1
+                raise
             return cls.current
 
     @classmethod
@@ -95,9 +106,9 @@ class Forkserver:
             cls.release(forkserver)
             return cls.acquire()
 
-    def is_alive(self) -> bool:
-        """Whether its process runs."""
-        return not self._process.wait(0)
+    def is_alive(self, seconds: float = 0.0) -> bool:
+        """Whether its process still runs after so many seconds; its connection may end a little earlier."""
+        return not self._process.wait(seconds)
 
     def exit_cause(self) -> str:
         """Return how its process ended, in words that follow its name."""
@@ -136,11 +147,14 @@ class Forkserver:
         garbage collector closes a pool while another question is under way.
         """
         here, there = Connection.pair()
+        give_up = time.monotonic() + seconds
         with contextlib.closing(here):
             with contextlib.closing(there):
                 # Past the queue, where a Ctrl-C might leave it: twice or never is both fine here.
-                if not self._connection.send_now(question.encode(), (there.socket.fileno(), *descriptors)):
-                    return None  # it is full of questions
+                while not self._connection.send_now(question.encode(), (there.socket.fileno(), *descriptors)):
+                    if time.monotonic() > give_up:
+                        return None
+                    time.sleep(FULL_SECONDS)
             if not _comes(here, seconds):
                 return None
             answer = here.receive()
@@ -195,9 +209,11 @@ class Grandchild(Process):
         try:
             status = self._forkserver.reap(self.pid, seconds)
         except (EOFError, OSError):
-            # The forkserver is gone. The kernel kills its workers with it, and nobody can ask how they ended.
-            self._is_orphan = True
-            return self.pidfd is not None or process_state(self.pid) in ("gone", psutil.STATUS_ZOMBIE)
+            status = ""
+            if not self._forkserver.is_alive(REAP_SECONDS):  # or it cannot be asked, for want of descriptors
+                # The kernel kills its workers with it, and nobody can ask how they ended.
+                self._is_orphan = True
+                return self.pidfd is not None or process_state(self.pid) in ("gone", psutil.STATUS_ZOMBIE)
         if status == "running":
             return False
         if status:

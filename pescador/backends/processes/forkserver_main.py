@@ -15,7 +15,6 @@ a child of this process, and is ended here.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import select
 import signal
@@ -27,6 +26,7 @@ from typing import NoReturn
 import numpy as np  # noqa: F401  # likewise
 import psutil
 
+from ...exceptions import PescadorError
 from ..protocol.connection import Connection
 from ..system.descriptors import close_all
 from ..system.pids import become_subreaper, end_with_parent, has_ended, offspring, tell, watch
@@ -83,7 +83,10 @@ class _Server:
                 looks = self._end_inherited()
 
     def _answer(self) -> None:
-        received = self._connection.receive()
+        try:
+            received = self._connection.receive()
+        except PescadorError:  # there is no descriptor left; who asked sees the end of their connection
+            return
         assert received is not None
         message, (answers, *descriptors) = received
         question, _, argument = message.decode().partition(" ")
@@ -132,7 +135,8 @@ class _Server:
 
     def _end_inherited(self) -> bool:
         """End what dead workers have left; return whether one has to look again."""
-        left = [pid for pid in _children() if pid not in self._workers and not has_ended(pid)]
+        found = [child.pid for child in offspring(os.getpid()) if child.pid not in self._workers]
+        left = [pid for pid in found if not has_ended(pid)]  # as have, so it says, children of children
         now = time.monotonic()
         for pid in left:
             first = self._told.setdefault(pid, now)
@@ -148,17 +152,6 @@ class _Server:
         while self._workers and time.monotonic() < give_up:
             self._workers = {pid for pid in self._workers if not has_ended(pid)}
             time.sleep(LOOK_SECONDS / 10)
-
-
-def _children() -> list[int]:
-    """Return the children of this process, also those that have ended and were not reaped."""
-    try:
-        lists = [open(path).read() for path in glob.glob("/proc/self/task/*/children")]  # noqa: SIM115
-    except OSError:
-        lists = []
-    if lists:
-        return [int(pid) for pids in lists for pid in pids.split()]
-    return [process.pid for process in offspring(os.getpid())]  # has_ended() leaves out what is no child
 
 
 def _run(parent: int, connection: int, wakeup: int) -> None:

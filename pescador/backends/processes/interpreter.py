@@ -16,6 +16,7 @@ from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[at
 from typing import Any
 
 from ...exceptions import PescadorError
+from ...interrupts import interrupts_held
 from ..system.orphans import command_line
 from ..system.pids import pids_are_ours
 from ..system.search_path import search_path
@@ -64,12 +65,13 @@ class _Interpreter(subprocess.Popen[bytes]):
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C while a process is started, so that it gets none before it calls ignore_interrupts()."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    """Hold back Ctrl-C while a process is started, which itself gets none before it ignores it."""
+    with interrupts_held():
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def ignore_interrupts() -> None:

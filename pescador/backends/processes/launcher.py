@@ -17,7 +17,7 @@ from ..protocol.connection import Connection
 from ..system.orphans import reclaim_once
 from . import worker_main
 from .ending import flush_output, forget_exit_functions, in_forked_child
-from .forkserver import Forkserver, Grandchild
+from .forkserver import REAP_SECONDS, Forkserver, Grandchild
 from .interpreter import interrupts_blocked, start_interpreter
 from .process import Process, end
 
@@ -54,9 +54,10 @@ class Launcher:
         self._forkserver = Forkserver.acquire() if method == "forkserver" else None
 
     def start(self, connection: Connection, wakeup: int, ours: tuple[Connection, int]) -> Process:
-        """Start a worker with its ends of the connection and of the wakeup, which are closed here.
+        """Start a worker.
 
-        Our ends are closed in a worker that is forked, or it would not see when they close here.
+        `connection` and `wakeup` are the worker's ends, which are closed here in any case. `ours` are the
+        consumer's; a forked worker closes them, or it would never see their end.
         """
         descriptors = (connection.socket.fileno(), wakeup)
         process = None
@@ -81,7 +82,10 @@ class Launcher:
         assert self._forkserver is not None
         try:
             answer = self._forkserver.fork(descriptors)
-        except (OSError, EOFError):  # somebody killed it, and all its workers with it; the next one is fine
+        except (OSError, EOFError):
+            if self._forkserver.is_alive(REAP_SECONDS):  # it is this process that has no descriptors left
+                raise
+            # Somebody killed it, and all its workers with it. The next one is fine.
             self._forkserver = Forkserver.replace(self._forkserver)
             answer = self._forkserver.fork(descriptors)
         if not answer.isdigit():

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 import psutil
 
 from ..system.pids import offspring, runs, tell, watch
+from ..system.waiting import in_slices
 
 __all__ = ["Process", "discard", "end"]
 
@@ -32,9 +33,6 @@ KILL_SECONDS = 5.0
 
 # When to tell that a process is waited for.
 NOTICE_SECONDS = 1.0
-
-# A process is waited for in slices, for a Ctrl-C that comes just before a system call does not interrupt it.
-SLICE_SECONDS = 1.0
 
 LOOK_SECONDS = 0.005  # between two looks, where nothing tells of an end
 
@@ -70,12 +68,13 @@ class Process:
 
     def wait(self, seconds: float) -> bool:
         """Wait until the process has ended, at most so many seconds; return whether it has."""
-        deadline = time.monotonic() + seconds
-        left = 1.0
-        while left and not self._has_ended:
-            left = max(0.0, deadline - time.monotonic())
-            if self._wait(min(left, SLICE_SECONDS)):
-                self._look()
+        if not self._look_after(0):
+            in_slices(self._look_after, seconds)
+        return self._has_ended
+
+    def _look_after(self, seconds: float) -> bool:
+        if not self._has_ended and self._wait(seconds):
+            self._look()
         return self._has_ended
 
     def _wait(self, seconds: float) -> bool:

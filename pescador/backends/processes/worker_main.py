@@ -1,11 +1,8 @@
 """What a worker process runs: it takes on the surroundings of its consumer, and then obeys it.
 
 The main thread obeys commands and runs generators (see :mod:`..worker.process_loop`). One more thread, the
-listener, only waits: for the consumer to end, upon which it ends this process, and for the *wakeup*, a pipe
-into which the consumer writes the number of a stream for which it has waited for a while. Then what is packed
-of that stream is sent, with all the rest, even if the main thread is inside a generator that takes its time.
-So an item is never kept from a consumer that waits for it, and no time is spent on that while the consumer
-is busy.
+listener, waits for the consumer to end, upon which it ends this process, and for what comes through the
+wake-up pipe (see there).
 """
 
 from __future__ import annotations
@@ -104,15 +101,17 @@ def _listen(loop: ProcessLoop, consumer: int | None, wakeup: int) -> None:
         poll.register(consumer, select.POLLIN)
 
     def listen() -> None:
-        want: tuple[int, ...] = ()
-        while True:
-            # When the main thread is about to send anyway, look again a millisecond later whether it did.
-            for descriptor, _ in poll.poll(1 if want else None):
-                # The consumer alone holds the other end of the pipe, which therefore ends with it.
-                if descriptor == consumer or not (wants := os.read(wakeup, WANT.size << 8)):
-                    exit_now(1)
-                want = WANT.unpack(wants[-WANT.size :])  # each was written in one piece; the last one counts
-            if want and loop.wake_up(*want):
-                want = ()
+        wants: set[tuple[int, ...]] = set()
+        try:
+            while True:
+                # When the main thread is about to send anyway, look again a millisecond later whether it did.
+                for descriptor, _ in poll.poll(1 if wants else None):
+                    # The consumer alone holds the other end of the pipe, which therefore ends with it.
+                    if descriptor == consumer or not (data := os.read(wakeup, WANT.size << 8)):
+                        exit_now(1)
+                    wants.update(WANT.iter_unpack(data))  # each was written in one piece
+                wants = {want for want in wants if not loop.wake_up(*want)}
+        finally:  # without a listener the end of the consumer would go unnoticed
+            exit_now(1)
 
     start_thread(threading.Thread(target=listen, name="pescador-listener", daemon=True))

@@ -26,7 +26,7 @@ from .errors import Unloadable
 from .messages import NOWHERE, AnyExtent, Extent, Record, pack_table, unpack_table
 from .pickling import PICKLED, Pickled, aligned, dump, load, order_of, pickled, unpickled
 
-__all__ = ["Decoder", "Encoder", "Field", "Layout", "Schema"]
+__all__ = ["Decoder", "Encoder", "Layout", "Schema"]
 
 Array = npt.NDArray[Any]
 
@@ -265,9 +265,8 @@ def _look(item: Any) -> tuple[Any, ...] | None:
             if dtype.hasobject:
                 return None
             look += (key, id(dtype), dtype.names, value.shape, value.ndim > 1 and order_of(value))
-        elif (
-            isinstance(value, np.generic) and value.dtype.kind in "biufc" and kind is value.dtype.type
-        ):  # of which each type has one dtype
+        # Each type of these scalars has one dtype.
+        elif isinstance(value, np.generic) and value.dtype.kind in "biufc" and kind is value.dtype.type:
             look += (key, id(value.dtype), kind)
         else:
             return None

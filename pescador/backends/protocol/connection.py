@@ -46,11 +46,11 @@ _SIZE = struct.Struct("=Q")
 MAX_DESCRIPTORS = 8
 # As plain integers: the flags of the socket module are members of an enum, which are slow to combine.
 _CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-_DONT_WAIT = int(socket.MSG_DONTWAIT)
+_DONT_WAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 # Some programs let SIGPIPE end them; that the other side is gone is not to end this one.
 _SEND = _DONT_WAIT | int(getattr(socket, "MSG_NOSIGNAL", 0))
-_TRUNCATED = int(socket.MSG_CTRUNC)
-_ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+_TRUNCATED = int(getattr(socket, "MSG_CTRUNC", 0))
+_ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4) if hasattr(socket, "CMSG_SPACE") else 0
 
 # The system is short of something that comes back when the other side reads. poll() does not know of that.
 _SHORT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
@@ -185,9 +185,8 @@ class Connection:
             raise BrokenPipeError(errno.EPIPE, "this end of the connection is not used any more")
 
     def _failed(self, error: BaseException) -> None:
-        if (
-            getattr(error, "errno", None) not in _GONE
-        ):  # one of the system; a signal handler raises what it likes
+        # A signal handler raises what it likes, also an OSError without a number.
+        if getattr(error, "errno", None) not in _GONE:
             self.give_up(error)
         if self._is_closed:
             self.close()

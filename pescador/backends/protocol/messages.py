@@ -1,4 +1,4 @@
-"""The form of the messages that a worker process sends.
+"""The form of the messages that a worker process sends, and of what goes through its wake-up pipe.
 
 The first byte of a message says of what kind it is. One of kind 'I' holds entries of any streams, of which
 each stands for one item or several::
@@ -33,21 +33,10 @@ from ...exceptions import WorkerError
 from ..system.shared_memory import Bytes
 
 __all__ = [
-    "END",
-    "ENTRY",
-    "FAILURE",
-    "HEADER",
-    "MAX_ITEMS",
-    "AnyExtent",
-    "Entry",
-    "Extent",
-    "Record",
-    "pack_extents",
-    "pack_table",
-    "unpack_extents",
-    "unpack_items",
-    "unpack_table",
-]
+    "END", "ENTRY", "FAILURE", "HEADER", "ITEMS", "LAST_WORDS", "NOWHERE", "NO_SEGMENT", "SCATTERED",
+    "SCHEMA", "SEGMENT", "WANT", "AnyExtent", "Extent", "Record", "pack_extents", "pack_table",
+    "unpack_extents", "unpack_items", "unpack_table",
+]  # fmt: skip
 
 ITEMS: Final = b"I"
 SCHEMA: Final = b"S"

@@ -32,9 +32,9 @@ class Sender(ABC):
     given_out : dict
         The arrays of :meth:`allocate_array` that were not sent yet.
     small_bytes : int
-        Items up to this size are packed into messages; a record of its own costs a larger one less.
+        Items up to this size travel in the message. A larger one costs less as a record.
     pending_bytes : int
-        So much of small items is packed at most.
+        So many bytes of small items are pending at most.
     """
 
     small_bytes = 1 << 14
@@ -77,9 +77,7 @@ class Sender(ABC):
     def try_send(self, message: bytes, extents: list[Extent]) -> bool:
         """Send a message and the records it refers to; return False if that must wait."""
         if len(message) > MAX_MESSAGE and self.connection.flush():
-            self.connection.send(
-                message
-            )  # what has no room of it is queued, and nothing else before it is sent
+            self.connection.send(message)  # what finds no room is queued
             return True
         return self.connection.try_send(message)
 
@@ -155,4 +153,4 @@ class Transport(NamedTuple):
     make_sender: Callable[[Connection], Sender]
     """Called in the worker, to which it is pickled."""
     make_receiver: Callable[[Connection, int | None], Receiver]
-    """Called in the consumer, with its end of the connection and what is readable once the worker is dead."""
+    """Called in the consumer, with its end of the connection and the worker's pidfd, or None."""

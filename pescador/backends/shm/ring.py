@@ -13,12 +13,12 @@ no flag lies in shared memory. That a record is complete, or no longer needed, t
 through a socket, and the system calls that carry it are the memory barrier; so there is no order of
 plain stores on which anything would depend.
 
-What a consumer gets is a view, under a lease (see :mod:`.leases`).
+What a consumer gets is a view, under a lease (see :mod:`..system.leases`).
 
-A record is put at the first free place behind the last (*next fit*). As leases may end in any order,
-what is held longer is stepped over. The worker keeps the list of occupied places in its own memory. When
-nothing fits it waits; should the consumer in turn wait for the worker, the item goes into a segment of its
-own instead (see :mod:`.shm`), so neither waits for ever.
+A record for which there is no spare one (see :mod:`.sender`) is put at the first free place behind the last
+(*next fit*). As leases may end in any order, what is held longer is stepped over. The worker keeps the list
+of occupied places in its own memory. When nothing fits it waits; should the consumer in turn wait for the
+worker, the item goes into a segment of its own instead, so neither waits for ever.
 
 Invariants: occupied places do not overlap; a place is occupied from `allocate` to `free`; `free` is
 called once for each. What is held in a ring when its worker has died stays valid for as long as it is

@@ -7,6 +7,7 @@ shared_memory.py  segments, which the system frees with their last user
 leases.py         what of them is still in use here, and what becomes of that at a fork
 search_path.py    where another process of this program finds modules
 descriptors.py    file descriptors that are sent
+waiting.py        waits that a Ctrl-C can end
 threads.py        starting a thread where there may be no more of them
 """
 

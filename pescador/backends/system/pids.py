@@ -81,10 +81,11 @@ def offspring(pid: int) -> list[psutil.Process]:
 
 def runs(process: psutil.Process) -> bool:
     """Whether a process has not ended; a child of this process that has is reaped."""
-    with contextlib.suppress(ChildProcessError):  # it is the child of another one
-        return not os.waitpid(process.pid, os.WNOHANG)[0]
     with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        if process.is_running():  # no other process has its number now
+            with contextlib.suppress(ChildProcessError):  # it is the child of another one
+                return not os.waitpid(process.pid, os.WNOHANG)[0]
+            return process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
@@ -104,7 +105,7 @@ def tell(process: psutil.Process, number: int) -> None:
 
 
 def watch(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when a process ends; None where there is no such thing."""
+    """Return a descriptor that is readable once a process has ended; None if there is no such thing."""
     try:
         return os.pidfd_open(pid)
     except (OSError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""Recipes as bytes, the worker's side (see :mod:`.consumer.recipes`).
+"""Recipes as bytes, the worker's side (see :mod:`..consumer.recipes`).
 
 Segments and parts come before the first recipe that refers to them, and stay until the consumer says that no
 recipe will do so any more.

@@ -24,7 +24,7 @@ from ...opening import Context
 from ...seeding import Seed
 from ..protocol.errors import describe_error
 
-__all__ = ["Stop", "Unsendable", "WorkerLoop", "WorkerStream"]
+__all__ = ["Stop", "Unsendable", "WorkerLoop"]
 
 SLICE_ITEMS = 32
 SLICE_SECONDS = 200e-6
@@ -72,8 +72,9 @@ class WorkerLoop(ABC):
     commands : dict
         What obeys each command, by its name.
     wanted : int or None
-        The number of the stream for which the consumer waits, 0 for any, None if it does not wait. Other
-        threads may set it, too, at any time: it is a hint, and one that comes too late costs some time only.
+        The number of the stream for which the consumer waits, 0 for any, None if it waits for none, or for a
+        message that is under way. Other threads may set it, too. For the order in which streams run it is a
+        hint; a process sends by it (see :mod:`.process_loop`).
     waited : float
         Seconds in which no stream could run, because all were as far ahead as they may.
     """
@@ -195,7 +196,6 @@ class WorkerLoop(ABC):
             iterator = self.load(recipe).open(Context(seed), max_iter)
         except BaseException as error:
             self.send_failure(number, error)
-            self.flush()
             return
         stream = self._streams[number] = WorkerStream(number, iterator, max_iter, n_credits)
         self._enqueue(stream)

@@ -39,7 +39,7 @@ import numpy as np
 
 from ..protocol import tensors
 
-__all__ = ["ATOMS", "Ownership", "references"]
+__all__ = ["Ownership"]
 
 
 def references(parts: Sequence[Any]) -> list[tuple[int, int]]:

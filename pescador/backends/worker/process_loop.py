@@ -51,28 +51,22 @@ __all__ = ["ProcessLoop"]
 
 T = TypeVar("T")
 
-# Of large items, half of what streams may be ahead is pending at most, or nothing would be made while a
-# message is under way.
 PENDING_ITEMS = 256
-PENDING_RECORD_BYTES = 1 << 22
 PENDING_SECONDS = 1e-3
+# Half of what streams may be ahead at most, or nothing would be made while a message is under way.
+PENDING_RECORD_BYTES = 1 << 22
 
 # Errors of a recipe that is loaded where not all is there of which it was made.
 _NOT_FOUND = AttributeError, ImportError
 
 
 class ProcessLoop(WorkerLoop):
-    """The loop of a worker process.
-
-    Attributes
-    ----------
-    lock : threading.RLock
-        Guards what is pending and sending it, for the listening thread may send as well.
-    """
+    """The loop of a worker process."""
 
     def __init__(self, connection: Connection, sender: Sender, running: memoryview | None = None) -> None:
         super().__init__(running)
-        self.lock = threading.RLock()
+        # Guards what is pending, what is wanted, and sending, for the listening thread may send as well.
+        self._lock = threading.RLock()
         self.copied = 0  # bytes
         self._connection = connection
         self._backoff = Backoff()
@@ -120,9 +114,14 @@ class ProcessLoop(WorkerLoop):
             self.obey(*command)
 
     def _want(self, number: int, n_received: int) -> None:
-        """Take note of what the consumer wants; what is under way will wake it."""
-        self.wanted = number if n_received == self._n_sent else None
-        self._at_once = False
+        """Take note of what the consumer wants. Until something is sent, it may want more, but not less.
+
+        The main thread and the listener come to hear of it in any order, and several threads of the consumer
+        may each want something.
+        """
+        with self._lock:
+            if n_received == self._n_sent:
+                self.wanted = number if self.wanted in (None, number) else 0
 
     def obey_commands(self, block: bool) -> None:
         super().obey_commands(block)
@@ -149,7 +148,7 @@ class ProcessLoop(WorkerLoop):
     def close(self) -> None:
         """Drop all recipes, and with them the pools of those that run in the background themselves."""
         self._shelf.clear()
-        with self.lock:  # the listener may be about to send
+        with self._lock:  # the listener may be about to send
             self._begin_pending()
             self._sender.close()
 
@@ -160,16 +159,17 @@ class ProcessLoop(WorkerLoop):
             layout, parts = self._encoder.encode(item)
         except BaseException as error:
             raise Unsendable from error
+        sole: set[int] = set()
         if self._sender.given_out and isinstance(layout, Schema):
             sole = self._ownership.sole(item, parts)
             if not number:  # this was the probe
                 return
-            if sole:
-                self._send_scattered(number, layout, parts, sole)
-                return
         if layout.is_new and isinstance(layout, Schema):
             self._define(layout)
-        self._send(number, layout.number, layout, parts)
+        if sole and isinstance(layout, Schema):
+            self._send_scattered(number, layout, parts, sole)
+        else:
+            self._send(number, layout.number, layout, parts)
 
     def _define(self, schema: Schema) -> None:
         """Tell the consumer of a schema."""
@@ -178,7 +178,7 @@ class ProcessLoop(WorkerLoop):
         except BaseException as error:  # the metadata of a dtype can't be pickled
             raise Unsendable from error
         schema.is_new = False
-        with self.lock:
+        with self._lock:
             self.flush()
             self._put(messages.SCHEMA + definition, [])
 
@@ -189,8 +189,6 @@ class ProcessLoop(WorkerLoop):
 
     def _send_scattered(self, number: int, schema: Schema, parts: Sequence[Any], sole: set[int]) -> None:
         """Send an item with arrays that were made in the memory of the transport: those are not copied."""
-        if schema.is_new:
-            self._define(schema)
         placed: list[Extent] = []
 
         def place(part: Any, field: Any) -> Extent:
@@ -209,16 +207,13 @@ class ProcessLoop(WorkerLoop):
         except PescadorError:  # there is no memory for all of it
             self._sender.free(placed)
             raise
-        with self.lock:
-            self._add(number, schema.number | messages.SCATTERED, body)
-            self._pending.n_record_bytes += schema.n_bytes
-            if self._pending.n_record_bytes >= PENDING_RECORD_BYTES or self._is_urgent(number):
-                self._flush()
+        with self._lock:
+            self._add(number, schema.number | messages.SCATTERED, body, schema.n_bytes)
         # The arrays of an item that is begun when there is no room would have to be copied.
         self._wait_for(lambda: self._sender.has_room_for(placed))
 
     def send_end(self, number: int) -> None:
-        with self.lock:
+        with self._lock:
             self._add(number, messages.END, b"")
 
     def send_failure(self, number: int, error: BaseException) -> None:
@@ -232,16 +227,14 @@ class ProcessLoop(WorkerLoop):
         self.copied += n_bytes
         if n_bytes <= self._sender.small_bytes:
             body = layout.join(parts)
-            with self.lock:
+            with self._lock:
                 self._add(number, schema, body)
         else:
             record = self._sender.allocate(n_bytes) or self._wait_for_room(n_bytes)
             layout.write(parts, record)
-            with self.lock:
-                pending = self._pending
-                pending.add_record(number, schema, record.extent)
-                if pending.n_record_bytes >= PENDING_RECORD_BYTES or self._is_urgent(number):
-                    self._flush()
+            with self._lock:
+                self._pending.add_record(number, schema, record.extent)
+                self._flush_if_enough(number)
 
     def allocate_array(self, n_bytes: int) -> Bytes | None:
         """Return memory for :func:`pescador.empty`."""
@@ -263,23 +256,27 @@ class ProcessLoop(WorkerLoop):
             self.obey_commands(block=True)
         return found
 
-    def _add(self, number: int, schema: int, body: bytes) -> None:
-        """Add a small item, or the end of a stream, to what is pending. The lock is held."""
+    def _add(self, number: int, schema: int, body: bytes, n_record_bytes: int = 0) -> None:
+        """Add what travels in the message to what is pending. The lock is held."""
         pending = self._pending
         if pending.n_items and (
             pending.n_bytes + len(body) > self._sender.pending_bytes or pending.n_items >= PENDING_ITEMS
         ):
             self._flush()
         self._pending.add(number, schema, body)
-        if self._is_urgent(number):
-            self._flush()
+        if n_record_bytes or self._at_once:
+            self._pending.n_record_bytes += n_record_bytes
+            self._flush_if_enough(number)
 
-    def _is_urgent(self, number: int) -> bool:
-        return self._at_once and self.wanted in (0, number)
+    def _flush_if_enough(self, number: int) -> None:
+        """Send what is pending if it is enough, or the consumer wants the stream that was just added to."""
+        is_urgent = self._at_once and self.wanted in (0, number)
+        if is_urgent or self._pending.n_record_bytes >= PENDING_RECORD_BYTES:
+            self._flush()
 
     def flush(self) -> None:
         """Send what is pending."""
-        with self.lock:
+        with self._lock:
             if self._pending.n_items:
                 self._flush()
 
@@ -301,27 +298,29 @@ class ProcessLoop(WorkerLoop):
         Called by the listening thread. Returns False if nothing can be done now, because the main thread is
         sending, or the connection is full.
         """
-        if not self.lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             return False
         try:
             pending = self._pending
             if not self._connection.flush():
                 return False
             self._want(number, n_received)
-            if self.wanted is None:
+            if n_received != self._n_sent:
                 return True
-            if not (number in pending.streams or (number == 0 and pending.n_items)):
+            if not pending.n_items or (self.wanted and self.wanted not in pending.streams):
                 self._at_once = True
-            elif self._sender.try_send(pending.message(self.waited, self.copied), pending.extents):
+            elif not self._sender.try_send(pending.message(self.waited, self.copied), pending.extents):
+                return False
+            else:
                 self._begin_pending()
         except OSError:  # the consumer is gone, which the main thread will learn
             self._begin_pending()
         finally:
-            self.lock.release()
+            self._lock.release()
         return True
 
     def _begin_pending(self) -> None:
-        """Begin another message; the one before is sent. The lock is held, or this worker ends."""
+        """Begin another message; the one before was sent, or is dropped. The lock is held."""
         self._pending = Pending()
         self._last_sent = time.perf_counter()
         self._n_sent += 1

@@ -113,7 +113,7 @@ def _watch(monitor: zmq.Socket[Any], connection: Connection, address: str) -> No
         welcome = False
         while (event := recv_monitor_message(monitor)["event"]) != zmq.EVENT_MONITOR_STOPPED:
             if event == zmq.EVENT_DISCONNECTED and welcome:
-                _end_with(connection, "ZeroMQ closed the connection; has the consumer memory left?")
+                _end_with(connection, "ZeroMQ closed the connection; has the consumer run out of memory?")
             welcome |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED  # one that took too long is tried again
 
 

@@ -62,8 +62,8 @@ class Worker:
         for need in needs:
             if need.number not in self.has:
                 self._supply(need.needs)
-                name, *arguments = need.command()
-                descriptors = [os.dup(fd) for fd in need.descriptors()]
+                name, *arguments = need.command
+                descriptors = [os.dup(fd) for fd in need.descriptors]
                 getattr(self.shelf, f"add_{name}")(*arguments, *descriptors)
                 self.has[need.number] = type(need)
 

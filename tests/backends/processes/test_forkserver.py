@@ -1,6 +1,7 @@
 """The process from which workers are forked, and what is told when it or a worker dies."""
 
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -134,3 +135,49 @@ def test_the_death_of_the_forkserver_is_told(backend, number, own_forkserver):
         error = f"SIGKILL together with process {forkserver.pid}, .* was killed by {number.name}"
         with pytest.raises(WorkerError, match=error):
             list(items)
+
+
+@process_backends
+def test_a_consumer_without_descriptors_leaves_the_forkserver_and_its_workers_alone(backend, own_forkserver):
+    def none_left():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with ParallelStreamer(Streamer(range, 10**6), backend=backend) as first:
+        items = iter(first)
+        next(items)
+        server = Forkserver.current
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(consumers_side.Connection, "pair", none_left)
+            with pytest.raises(OSError, match="Too many"):
+                server.fork(())
+            second = ParallelStreamer(Streamer(range, 3), backend=backend)
+            with pytest.raises(PescadorError, match="ulimit -n"):
+                list(second)
+        assert Forkserver.current is server
+        assert next(items) == 1
+
+
+def test_a_worker_that_ended_while_its_consumer_had_no_descriptors_is_no_orphan(own_forkserver):
+    def none_left():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with ParallelStreamer(Streamer(os._exit, 3)) as stream:
+        with pytest.MonkeyPatch.context() as patch:
+            pool = stream._pool.get()
+            (worker,) = pool.workers
+            patch.setattr(consumers_side.Connection, "pair", none_left)
+            os.kill(worker.process.pid, signal.SIGKILL)
+            assert worker.process.wait(PATIENCE)
+        assert worker.process.exit_cause().startswith("was killed by SIGKILL; did the system run out")
+
+
+def test_questions_that_find_no_room_are_asked_again(own_forkserver, monkeypatch):
+    with ParallelStreamer(Streamer(range, 3)) as stream:
+        list(stream)
+        server = Forkserver.current
+        send = server._connection.send_now
+        full = iter([True, True])
+        monkeypatch.setattr(
+            server._connection, "send_now", lambda *message: not next(full, False) and send(*message)
+        )
+        assert server.reap(os.getpid(), PATIENCE) == "0"

@@ -1,4 +1,4 @@
-"""Long waits of the consumer, which a Ctrl-C must be able to end."""
+"""Long waits, which a Ctrl-C must be able to end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-__all__ = ["CTRL_C_SECONDS", "in_slices"]
+__all__ = ["in_slices"]
 
 CTRL_C_SECONDS = 1.0
 """How long a Ctrl-C may go unheard."""

@@ -1,0 +1,114 @@
+"""When the loop of a worker process sends what is pending. Its consumer is only a connection."""
+
+from contextlib import closing
+
+import pytest
+
+from pescador.backends.protocol import messages
+from pescador.backends.protocol.connection import Connection
+from pescador.backends.protocol.transport import Sender
+from pescador.backends.worker.process_loop import PENDING_RECORD_BYTES, ProcessLoop
+
+
+class Kept(Sender):
+    """Keeps the streams of the items in each message, as long as there is room."""
+
+    def __init__(self, connection):
+        super().__init__(connection)
+        self.sent = []
+        self.has_room = True
+
+    def allocate(self, n_bytes):
+        raise AssertionError("no item is large")
+
+    allocate_apart = allocate
+
+    def free(self, extents):
+        pass
+
+    def try_send(self, message, extents):
+        if self.has_room and message.startswith(messages.ITEMS):
+            entries = messages.unpack_items(memoryview(message))[-1]
+            self.sent.append([stream for stream, _, bodies, _ in entries for _ in bodies])
+        return self.has_room
+
+
+@pytest.fixture
+def loop():
+    here, there = Connection.pair()
+    with closing(here), closing(there):
+        yield ProcessLoop(there, Kept(there))
+
+
+@pytest.fixture
+def sent(loop):
+    return loop._sender.sent
+
+
+def test_what_is_pending_waits_for_what_is_wanted(loop, sent):
+    loop.obey("want", 2, 0)
+    loop.send(1, b"a")
+    loop.obey_commands(block=False)
+    assert sent == []
+    loop.send(2, b"b")
+    assert sent == []  # until the slice ends
+    loop.obey_commands(block=False)
+    assert sent == [[1, 2]]
+
+
+def test_nothing_is_wanted_while_a_message_is_under_way(loop, sent):
+    loop.obey("want", 1, 0)
+    loop.send(1, b"a")
+    loop.obey_commands(block=False)
+    loop.send(1, b"b")
+    loop.obey("want", 1, 0)
+    assert loop.wanted is None
+    assert loop.wake_up(1, 0)
+    assert sent == [[1]]
+
+
+def test_what_is_wanted_through_the_pipe_is_sent_at_once(loop, sent):
+    loop.send(1, b"a")
+    assert loop.wake_up(2, 0)
+    loop.send(1, b"b")
+    assert sent == []
+    loop.send(2, b"c")
+    assert sent == [[1, 1, 2]]
+    loop.send(2, b"d")
+    assert loop.wake_up(0, 1)
+    assert sent == [[1, 1, 2], [2]]
+
+
+def test_a_command_that_the_main_thread_sees_late_takes_nothing_back(loop, sent):
+    assert loop.wake_up(2, 0)
+    loop.obey("want", 2, 0)
+    loop.send(1, b"a")
+    loop.send(2, b"b")
+    assert sent == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    "wants", [[(0, 0), (2, 0)], [(2, 0), (0, 0)], [(2, 0), (3, 0)], [(0, 1), (0, 0), (2, 9)]]
+)
+def test_what_one_thread_wants_does_not_supersede_what_another_one_does(wants, loop, sent):
+    for want in wants:
+        assert loop.wake_up(*want)
+    loop.send(1, b"a")
+    assert sent == [[1]]
+
+
+def test_a_wake_up_for_which_there_is_no_room_is_to_be_repeated(loop, sent):
+    loop.send(1, b"a")
+    loop._sender.has_room = False
+    assert not loop.wake_up(1, 0)
+    loop._sender.has_room = True
+    assert loop.wake_up(1, 0)
+    assert sent == [[1]]
+
+
+def test_an_item_of_large_arrays_is_sent_once(loop, sent):
+    loop.obey("want", 0, 0)
+    with loop._lock:
+        loop._add(1, messages.SCATTERED, b"", PENDING_RECORD_BYTES)
+    loop.flush()
+    assert sent == [[1]]
