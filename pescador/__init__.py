@@ -8,7 +8,7 @@ closing.py      how a stream is closed, also one that does not want to end
 mux/            muxes, which mix streams
 maps.py         buffer_stream, tuples, keras_tuples, cache
 parallel.py     ParallelStreamer and ZMQStreamer, which run a stream in the background
-zmq_stream.py   ZMQStreamer, where versions 1 to 3 had it
+zmq_stream.py   ZMQStreamer, where earlier versions had it
 backends/       what they run on: serial, thread, shm, zmq
 seeding.py      how one random_state governs a whole tree of streams; RNG
 sampling.py     random numbers in blocks, and weighted draws

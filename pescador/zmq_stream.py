@@ -1,4 +1,4 @@
-"""ZMQStreamer, under the import path that it has had since version 1."""
+"""ZMQStreamer, under the import path of earlier versions."""
 
 from __future__ import annotations
 

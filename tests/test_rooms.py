@@ -1,6 +1,7 @@
 """The rooms of the package: where each lies, which may import which, and how large a module may be."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -105,4 +106,5 @@ def test_a_folder_says_at_its_head_what_is_where(folder):
     for name, path in PATHS.items():
         parent, _, module = name.rpartition(".")
         if parent == folder and module != "__main__":
-            assert f"{module}/" in head if path.name == "__init__.py" else f"{module}.py" in head, module
+            file = f"{module}/" if path.name == "__init__.py" else f"{module}.py"
+            assert re.search(rf"(?m)(^|  ){re.escape(file)}\s", head), file

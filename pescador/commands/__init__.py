@@ -4,7 +4,7 @@ bench/       which backend suits a stream
 doctor.py    whether every backend can run on this machine
 clean.py     removing what programs that are dead left behind
 
-A command is imported when it is run, for what it needs takes longer to import than the rest of pescador.
+doctor and clean are imported only when they are run.
 """
 
 from __future__ import annotations

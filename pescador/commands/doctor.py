@@ -126,7 +126,7 @@ def _descriptors(name: str) -> Finding:
     if limit is None:
         return Finding("ok", name, "no limit")
     figure = f"{limit:,} may be open in a process (ulimit -n)"
-    remedy = "A worker takes up to 16. Raise it: ulimit -n 4096"
+    remedy = "A worker takes up to 16 descriptors. Raise it: ulimit -n 4096"
     return Finding("warn" if limit < FEW_DESCRIPTORS else "ok", name, figure, remedy)
 
 
@@ -143,7 +143,7 @@ def _processes(name: str) -> Finding:
     if not found:
         return Finding("ok", name, "no limit")
     room, figure = min(found)
-    remedy = "A worker is a process of two threads. Raise it (ulimit -u, docker run --pids-limit)"
+    remedy = "A worker is a process of two threads or more. Raise it (ulimit -u, docker run --pids-limit)"
     return Finding("warn" if room < FEW_PROCESSES else "ok", name, f"{figure}, threads included", remedy)
 
 

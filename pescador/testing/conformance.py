@@ -298,7 +298,7 @@ class BackendConformance:
                     assert list(stream.iterate(200)) == expected
 
     def test_streams_on_several_workers_arrive_unchanged(self) -> None:
-        """Streams that end, raise and are replaced on several workers keep their items apart."""
+        """Streams that follow each other on several workers keep their items apart."""
         streams = [Streamer(sources.arrays, 20, 5000) for _ in range(4)]
         with self.parallel(ChainMux(streams), n_workers=2) as stream:
             items = list(stream)

@@ -8,5 +8,3 @@ process_handle.py   one of them: its messages are read here, and its death is no
 recipes.py          what is sent only once, because many recipes need it
 recipe_pickler.py   what is sent when a stream opens
 """
-
-__all__: list[str] = []

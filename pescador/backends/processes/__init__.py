@@ -9,5 +9,3 @@ process.py          where a consumer notices the death of a process, tells its c
 ending.py           how a worker ends, and ends what it has started
 stacks.py           what a worker was doing when it stalled
 """
-
-__all__: list[str] = []

@@ -83,9 +83,9 @@ def forget_exit_functions() -> None:
 def ignore_shared_memory() -> None:
     """Have the resource tracker of multiprocessing leave shared memory alone.
 
-    Before Python 3.13, whoever attaches to shared memory registers it as if he had made it, and his tracker
-    destroys it when he ends. That memory may be the consumer's, or of another program. So what a generator
-    itself makes, it has to unlink.
+    Before Python 3.13, a process that attaches to shared memory registers it as if it had made it, and its
+    tracker destroys it when that process ends. That memory may be the consumer's, or of another program. So
+    what a generator itself makes, it has to unlink.
     """
     from multiprocessing import resource_tracker  # it imports much, and no consumer needs it
 

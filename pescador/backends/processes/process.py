@@ -4,8 +4,9 @@ A process is watched through a *pidfd*, which becomes readable when it ends, who
 whatever copies of its sockets are around. Where the system has none (it is Linux that has them), it is
 looked at every few milliseconds.
 
-Any thread may call anything here. Whether a process has ended, and how, is set by one thread, which holds
-the lock for that and never while it waits; it changes once, so it is read without.
+Any thread may call anything here. The lock is held to note an end, not to wait for one; a worker that was
+forked by the forkserver then asks that, for REAP_SECONDS at most. An end is noted once, so it is read without
+the lock.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from typing import IO
 __all__ = ["STALL_SIGNAL", "Report", "report_to"]
 
 # The signals of a user's program are SIGUSR1 and SIGUSR2 (batch systems send them to all processes of a
-# job), and the ends of the real-time signals are those that runtimes take for themselves.
+# job), and the ends of the real-time signals are those that runtimes take for themselves. Where there are no
+# real-time signals, as on macOS, it is SIGUSR2 all the same.
 STALL_SIGNAL: int = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGUSR2", 0)
 
 _NUMBER = struct.Struct("=Q")

@@ -12,5 +12,3 @@ mapped.py       arrays in mapped files, which are mapped again
 tensors.py      tensors that are views of each other
 world.py        surroundings that a worker takes over: folder, environment, search path, seeds
 """
-
-__all__: list[str] = []

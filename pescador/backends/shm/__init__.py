@@ -12,5 +12,3 @@ long as it keeps them. When it keeps more than half of the ring, further items a
 copies, so that the worker always has room. When neither side can go on for want of room, or an item is larger
 than the ring, the item gets a segment of its own, which the consumer keeps.
 """
-
-__all__: list[str] = []

@@ -10,5 +10,3 @@ descriptors.py    file descriptors that are sent
 waiting.py        waits that a Ctrl-C can end
 threads.py        starting a thread where there may be no more of them
 """
-
-__all__: list[str] = []

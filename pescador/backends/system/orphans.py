@@ -2,9 +2,9 @@
 
 Workers watch their consumer and end with it, and segments lose their names at once, so there is next to
 nothing to find: a worker that was stopped (SIGSTOP) when its consumer died, or a segment whose maker was
-killed between two system calls. Both carry the token of their owner (see :mod:`.owner`), and are touched
-only if that is certainly dead and they belong to the user of this process; root leaves those of others
-alone, too.
+killed between two system calls. Both carry the token of their owner (see :mod:`.owner`), but for a worker
+that was forked from its consumer: it has the command line of that, and is not found. They are touched only if
+that is certainly dead and they belong to the user of this process; root leaves those of others alone, too.
 
 What cannot be looked at is left alone. No failure of looking reaches the caller, and what is reported is
 what has really ended. Where there are no pidfds, and outside Linux, no process is ended: another one might

@@ -1,8 +1,8 @@
 """Processes by their number: looking at them, watching them, and sending them signals.
 
 psutil finds processes in /proc, while system calls take the numbers of this process's own pid namespace.
-Nothing here asks psutil unless both mean the same (:func:`pids_are_ours`), so that no stranger is looked at,
-or ended. Looking never fails: what is missing, hidden or not as expected is unknown, or not there.
+Nothing here looks for processes unless both mean the same (:func:`pids_are_ours`), so that no stranger is
+looked at, or ended. Looking never fails: what is missing, hidden or not as expected is unknown, or not there.
 """
 
 from __future__ import annotations

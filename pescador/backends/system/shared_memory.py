@@ -1,10 +1,10 @@
 """Shared memory that nothing can leave behind.
 
-A segment is POSIX shared memory of mode 0600. Its name is removed in the same breath in which it is
-created; from then on it is known by its file descriptor, which is passed to other processes through
-Unix sockets, and the kernel frees it with the last process that uses it, however that ends. A process
-that is killed between the two system calls leaves a name, from which a later one recognises the
-orphan: ``pescador-<token of its owner>-<random>`` (see :mod:`.owner`).
+A segment is POSIX shared memory of mode 0600. Its name is removed right after it is created; from then on it
+is known by its file descriptor, which is passed to other processes through Unix sockets, and the kernel frees
+it with the last process that uses it, however that ends. A process that is killed between the two system
+calls leaves a name, from which a later one recognises the orphan: ``pescador-<token of its owner>-<random>``
+(see :mod:`.owner`).
 
 (:class:`multiprocessing.shared_memory.SharedMemory` is the same memory, but before Python 3.13 it
 starts a tracker process, and it keeps the name for as long as the segment.)

@@ -15,8 +15,8 @@ BEGIN_SECONDS = 5.0
 def start_thread(thread: threading.Thread) -> None:
     """Start a thread; raise PescadorError if there is none.
 
-    Where a thread has not the memory to begin, :meth:`threading.Thread.start` waits for it for ever. So one
-    that does nothing is started first.
+    Where there is no memory for the stack of a new thread, :meth:`threading.Thread.start` waits for ever. So
+    a thread that does nothing is started first.
     """
     begun = threading.Event()
     try:

@@ -6,5 +6,3 @@ pending.py        what is not sent yet
 ownership.py      what a generator still holds of its items, so that it has to be copied
 loading.py        recipes that came
 """
-
-__all__: list[str] = []

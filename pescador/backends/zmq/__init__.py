@@ -25,5 +25,3 @@ is copied to its place while the next one is on its way.
 A record begins with PADDING bytes. What libzmq allocates for a frame is aligned to 8 bytes, but not to 16;
 behind them it is, as arrays of any dtype need it. So a record in a single frame is delivered as it is.
 """
-
-__all__: list[str] = []
