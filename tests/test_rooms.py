@@ -32,7 +32,6 @@ ROOMS = [
 TRANSPORTS = {"pescador.backends.shm", "pescador.backends.zmq", "pescador.backends.thread"}
 
 MAX_LINES = 350
-LONGER: dict[str, str] = {}  # modules that are one indivisible thing, and why
 
 
 def imports(name):
@@ -96,7 +95,7 @@ def test_an_import_is_seen_wherever_it_stands():
 @pytest.mark.parametrize("name", PATHS)
 def test_modules_are_short(name):
     n_lines = len(PATHS[name].read_text().splitlines())
-    assert n_lines <= MAX_LINES or name in LONGER, f"{n_lines} lines; find the two concepts in it"
+    assert n_lines <= MAX_LINES, f"{n_lines} lines; find the two concepts in it"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -134,8 +134,7 @@ class WorkerHandle(ABC):
 
     def end(self, state: State, make_error: Callable[[], BaseException]) -> None:
         """Have all streams raise, each an error of its own; that of an earlier end is kept."""
-        # In one step, so that of two threads one is first; the error before the state by which it is looked
-        # for.
+        # In one step, so that one of two threads is first; the state last, for it is what others look at.
         self._make_error, self.state = self._ends.setdefault("first", (make_error, state))
         for stream in list(self.streams.values()):
             stream.queue.append(Failure(self._make_error()))
