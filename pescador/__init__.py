@@ -1,6 +1,8 @@
 """Sample and stream data for machine learning.
 
 core.py         Streamer, the recipe of a stream; streamable
+iteration.py    one iteration over it, and where that stands
+checkpoint.py   states: saving them, and going on from them; fingerprint.py: of which stream they are
 arguments.py    how its generator function is called, with arguments of each opening's own
 isolation.py    which of them are passed on, shared, viewed or copied
 opening.py      what a stream is opened with: its seed, and who opens streams below it
@@ -21,11 +23,13 @@ describe.py     what items and arguments look like in messages
 interrupts.py   Ctrl-C at a moment when it would leave something half done
 """
 
+from .arguments import stateless
 from .core import Streamer, streamable
 from .exceptions import DataError, PescadorError, WorkerError
 from .maps import buffer_stream, cache, keras_tuples, tuples
 from .memory import empty
 from .mux import BaseMux, ChainMux, Mux, RoundRobinMux, ShuffledMux, StochasticMux
+from .opening import START
 from .parallel import ParallelStreamer, ZMQStreamer
 from .seeding import RNG
 
@@ -33,6 +37,7 @@ __version__ = "4.0.0.dev0"
 
 __all__ = [
     "RNG",
+    "START",
     "BaseMux",
     "ChainMux",
     "DataError",
@@ -49,6 +54,7 @@ __all__ = [
     "cache",
     "empty",
     "keras_tuples",
+    "stateless",
     "streamable",
     "tuples",
 ]

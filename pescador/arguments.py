@@ -16,25 +16,36 @@ What a function refers to in another way (globals, closure, defaults) is shared 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, count, islice
-from typing import Any, Final, TypeVar, cast
+from itertools import count, islice
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from . import seeding
 from .checks import is_iterable
 from .describe import shown
 from .exceptions import ParameterError
 from .isolation import ATOMS, Copies
-from .opening import Context, Openable, RepeatedContext
+from .opening import START, Context, Loaded, Openable, RepeatedContext
 from .seeding import RNG, Seed, SeedSource
 
-__all__ = ["Undecorated", "call", "explain_read_only", "own_iterator", "seed_sources"]
+__all__ = [
+    "Bound",
+    "Undecorated",
+    "bind",
+    "call",
+    "explain_read_only",
+    "is_stateless",
+    "own_iterator",
+    "seed_sources",
+    "stateless",
+]
 
 T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-INHERITING: Final = (Openable, type(RNG))
-"""Classes whose instances inherit a seed from the opening: all streams, and the marker RNG."""
+INHERITING: Final = (Openable, type(RNG), type(START))
+"""Classes whose instances become something else at each opening: all streams, and the markers."""
 
 READ_ONLY: Final = (
     "The arrays among the arguments of a Streamer are read-only, because its other openings share them; a "
@@ -42,14 +53,26 @@ READ_ONLY: Final = (
 )
 
 
-def call(
-    function: Callable[..., Iterable[T]],
+class Bound(NamedTuple):
+    """A generator function, with the arguments of one opening."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    streams: Sequence[Openable]
+    """The streams that it may open, in the order in which their seeds are numbered."""
+    seeks: bool
+    """Whether it is told by START which item comes next."""
+
+
+def bind(
+    function: Callable[..., object],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     context: Context,
-    are_atoms: bool,
-) -> Iterator[T]:
-    """Call a generator function for one opening, and return its iterator.
+    state: dict[str, Any] | None = None,
+) -> Bound:
+    """Return a generator function with the arguments of one opening.
 
     Parameters
     ----------
@@ -57,28 +80,86 @@ def call(
         Of the recipe.
     context : Context
         The streams among the arguments get their seeds from it.
-    are_atoms : bool
-        Whether it is known that the function and `args` can be passed as they are. Of keywords that is never
-        known, for they are a dict, which may have been changed.
+    state : dict, optional
+        Where the opening stands, see :data:`pescador.iteration.State`.
     """
     given: Any = function
+    state = state or {"n": 0}
+    binding = _Binding(context, state["n"], state.get("source", ()))
     if isinstance(given, types.MethodType) and isinstance(given.__self__, Openable):
         # The method's first opening of its stream is that of the recipe, each further one has its own seed.
         seed = context.seed()
-        seeds = chain([seed], map(partial(seed.child, seeding.OPENING), count(1)))
-        given = types.MethodType(given.__func__, given.__self__._bind(RepeatedContext(seeds)))
-    if not are_atoms or (kwargs and not ATOMS.issuperset(map(type, kwargs.values()))):
-        if isinstance(given, partial):  # its arguments belong to the recipe, too
-            given, args, kwargs = given.func, (*given.args, *args), {**given.keywords, **kwargs}
-        bind = _Binding(context).bind
-        given, args, kwargs = bind(given), tuple(map(bind, args)), {k: bind(v) for k, v in kwargs.items()}
-    result = given(*args, **kwargs)
+        stream = binding.bind_stream(given.__self__, lambda n: seed.child(seeding.OPENING, n) if n else seed)
+        given = types.MethodType(given.__func__, stream)
+    if isinstance(given, partial):  # its arguments belong to the recipe, too
+        given, args, kwargs = given.func, (*given.args, *args), {**given.keywords, **kwargs}
+    own = binding.bind
+    given, args, kwargs = (
+        own(given),
+        tuple(map(own, args)),
+        {key: own(value) for key, value in kwargs.items()},
+    )
+    return Bound(given, args, kwargs, binding.streams, binding.seeks)
+
+
+def call(function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """Call a generator function, and return its iterator."""
+    result = function(*args, **kwargs)
     if not is_iterable(result):
         raise ParameterError(
             f"{shown(function)} returned {shown(result)} of type {type(result).__name__}, "
             "which is not an iterator; is it a generator function (does it yield)?"
         )
-    return iter(result)
+    return iter(result)  # type: ignore[call-overload, no-any-return]  # which is_iterable() told
+
+
+def stateless(function: Function) -> Function:
+    """Mark a generator function as one that holds nothing between two items.
+
+    When a stream of it goes on from a state (see :meth:`Streamer.state_dict`), the function is called anew,
+    with the streams among its arguments where they stood. Without the mark, all its items are made again.
+
+    Parameters
+    ----------
+    function : callable
+        Called anew between two items, it gives the same items as if it went on: it holds nothing that it was
+        given, has counted or drawn, and it has at most one iterator open of each stream among its arguments.
+        :func:`~pescador.buffer_stream`, :func:`~pescador.tuples`, :func:`~pescador.keras_tuples` and Python's
+        `map` and `filter` are such.
+
+    Returns
+    -------
+    function : callable
+        The same.
+
+    Examples
+    --------
+    >>> import pescador
+    >>> @pescador.stateless
+    ... def pairs(stream):
+    ...     items = iter(stream)
+    ...     yield from zip(items, items)
+    >>> stream = pescador.Streamer(pairs, pescador.Streamer(range, 10))
+    >>> items = iter(stream)
+    >>> next(items), next(items)
+    ((0, 1), (2, 3))
+    >>> stream.load_state_dict(items.state_dict())
+    >>> list(stream)
+    [(4, 5), (6, 7), (8, 9)]
+    """
+    function._pescador_stateless = True  # type: ignore[attr-defined]
+    return function
+
+
+def is_stateless(function: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a generator function holds nothing between two items."""
+    if isinstance(function, partial):
+        return is_stateless(function.func, (*function.args, *args))
+    if function is map or function is filter:
+        return all(isinstance(argument, Openable) for argument in args[1:])
+    if isinstance(function, Undecorated):
+        function = function.factory
+    return getattr(function, "_pescador_stateless", False)
 
 
 def own_iterator(source: Iterable[T]) -> Iterator[T]:
@@ -150,8 +231,12 @@ class _Binding:
     Streams and generators are numbered in the order in which they come, and the number is part of the seed.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, start: int, states: Sequence[Any]) -> None:
+        self.streams: list[Any] = []
+        self.seeks = False
         self._context = context
+        self._start = start
+        self._states = states  # of the streams, in their order
         self._seed: Seed | None = None  # taken when the first argument needs one
         self._generators, self._streams = count(), count()
         self._copies = Copies()
@@ -172,12 +257,23 @@ class _Binding:
     def _bind_entry(self, value: Any) -> object:
         if not isinstance(value, INHERITING):
             return self._copies.own(value)
+        if value is START:
+            self.seeks = True
+            return self._start
         if self._seed is None:
             self._seed = self._context.seed()
         if isinstance(value, Openable):
-            seed = self._seed.child(seeding.ARGUMENT, next(self._streams))
-            return value._bind(RepeatedContext(map(seed.child, count())))
+            return self.bind_stream(value, self._seed.child(seeding.ARGUMENT, next(self._streams)).child)
         return self._seed.child(seeding.GENERATOR, next(self._generators)).generator()
+
+    def bind_stream(self, stream: Openable, seed_of: Callable[[int], Seed]) -> Any:
+        """Return a stream that gets its seeds from this opening, and goes on where it stood."""
+        state: Sequence[Any] = self._states[len(self.streams)] if self._states else [0]
+        bound = stream._bind(RepeatedContext(seed_of, *state[:1]))
+        if len(state) > 1:
+            bound._loaded = Loaded(state[1])
+        self.streams.append(bound)
+        return bound
 
 
 def _any_inherits(values: Iterable[object]) -> bool:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
-from itertools import count, islice
 from types import MethodType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from . import seeding
-from .arguments import Undecorated, call, explain_read_only, own_iterator, seed_sources
+from .arguments import Undecorated, bind, call, own_iterator, seed_sources, stateless
+from .checkpoint import Resumable, not_restartable
 from .checks import check_source, item_limit, limits
 from .closing import close
 from .describe import shown
 from .exceptions import ParameterError, PescadorError
 from .isolation import ATOMS
-from .opening import Context, Openable
+from .iteration import Items, Place, epochs, iteration
+from .opening import Context, Loaded, State
 
 __all__ = ["Streamer", "streamable"]
 
@@ -34,7 +33,7 @@ Self = TypeVar("Self", bound="Streamer[Any]")
 _making_lists = threading.RLock()  # reentrant: a collection may close streams while it is held
 
 
-class Streamer(Openable, Generic[T_co]):
+class Streamer(Resumable, Generic[T_co]):
     """The recipe of a stream: an iterable, or a generator function and its arguments.
 
     A recipe can be opened any number of times, nested, pickled and sent to another process. No opening
@@ -109,7 +108,8 @@ class Streamer(Openable, Generic[T_co]):
 
     # Iteration
 
-    def iterate(self, max_iter: float | None = None) -> Generator[T_co, None, None]:
+    @stateless
+    def iterate(self, max_iter: float | None = None) -> Items[T_co]:
         """Open the stream and iterate over it once.
 
         Parameters
@@ -117,14 +117,16 @@ class Streamer(Openable, Generic[T_co]):
         max_iter : int, optional
             At most so many items are taken, and none beyond them. A float is taken if it is whole.
 
-        Yields
-        ------
-        item
-            The items of the stream, unchanged.
+        Returns
+        -------
+        items : iterator
+            The items of the stream, unchanged. It is a generator, and has :meth:`state_dict` besides.
         """
-        return self._iterate(item_limit(max_iter))
+        limit, place = item_limit(max_iter), self._begin()
+        return Items(iteration(self, limit, place), self, place)
 
-    def cycle(self, max_iter: float | None = None) -> Generator[T_co, None, None]:
+    @stateless
+    def cycle(self, max_iter: float | None = None) -> Items[T_co]:
         """Iterate over the stream again and again.
 
         The first epoch is that of :meth:`iterate`; each further one has a seed of its own. A stream
@@ -135,11 +137,13 @@ class Streamer(Openable, Generic[T_co]):
         max_iter : int, optional
             At most so many items are taken in all.
         """
-        return self._cycle(item_limit(max_iter))
+        limit, place = item_limit(max_iter), self._begin()
+        return Items(epochs(self, limit, place), self, place)
 
+    @stateless
     def __call__(
         self, max_iter: float | None = None, cycle: bool = False, *, max_items: float | None = None
-    ) -> Generator[T_co, None, None]:
+    ) -> Items[T_co]:
         """Iterate over the stream, once or (`cycle`) again and again.
 
         Parameters
@@ -157,38 +161,16 @@ class Streamer(Openable, Generic[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         return self.iterate()
 
-    def _iterate(self, max_iter: int | None) -> Generator[T_co, None, None]:
-        if max_iter == 0:
-            return
-        active = self._enter()
-        try:
-            # An islice has no close(), so the stream is closed by _exit() alone, which knows of those that
-            # ignore it. No name refers to the stream here, so that it is gone then.
-            yield from islice(cast("Iterator[T_co]", active.stream_), max_iter)
-        except ValueError as error:
-            explain_read_only(error)
-            raise
-        finally:
-            self._exit(active)
-
-    def _cycle(self, max_iter: int | None) -> Generator[T_co, None, None]:
-        context = self._next_context()
-        seed = context.seed()
-        for epoch in count():
-            taken = 0
-            own = seed.child(seeding.EPOCH, epoch) if epoch else seed
-            with closing(self.open(Context(own, context.opener), max_iter)) as items:
-                for item in items:
-                    taken += 1
-                    yield item
-            if max_iter is not None:
-                max_iter -= taken
-            if not taken or max_iter == 0:
-                return
+    def _begin(self) -> Place:
+        """Return the place of an iteration that begins now, or goes on from what was loaded."""
+        self._place, self._loaded = Place(self._loaded), None
+        return self._place
 
     # Activation
 
-    def open(self, context: Context, max_iter: int | None = None) -> Generator[T_co, None, None]:
+    def open(
+        self, context: Context, max_iter: int | None = None, state: State | None = None
+    ) -> Generator[T_co, None, None]:
         """Iterate over the stream with a given seed and opener (for authors of muxes and backends).
 
         Parameters
@@ -197,13 +179,15 @@ class Streamer(Openable, Generic[T_co]):
             The seed of this activation, and what streams below this one are opened with.
         max_iter : int, optional
             At most so many items are taken.
+        state : dict, optional
+            Where it stood, under the same seed; `max_iter` counts from the beginning nevertheless.
         """
-        bound = self._bind(context)
+        bound = self._bind(context, state)
         bound._is_fresh = True
-        return bound.iterate(max_iter)
+        return iteration(bound, max_iter)
 
-    def _bind(self: Self, context: Context) -> Self:
-        """Return a shallow copy that is opened with `context`."""
+    def _bind(self: Self, context: Context, state: State | None = None) -> Self:
+        """Return a shallow copy that is opened with `context`, to go on from `state`."""
         if self._open_copies is None:
             # All copies share it. It is made for the first: most of a million streamers are never opened.
             with _making_lists:
@@ -220,14 +204,19 @@ class Streamer(Openable, Generic[T_co]):
                 bound._sources = self._sources
         else:
             bound.__dict__.update(self.__dict__)
+            bound._place = bound._loaded = None
         bound._context = context
+        if state is not None:
+            bound._state = state
         return bound
 
-    def _enter(self: Self, with_block_of: int | None = None) -> Self:
+    def _enter(self: Self, place: Place | None = None, with_block_of: int | None = None) -> Self:
         if self._is_fresh:
             active, self._is_fresh = self, False
-        else:
+        elif place is None:
             active = self._bind(self._next_context())
+        else:
+            place.active = active = self._bind(place.begin_epoch(self), place.state)
         active.is_activated_copy = True
         active._with_block_of = with_block_of
         active._activate()
@@ -245,13 +234,20 @@ class Streamer(Openable, Generic[T_co]):
         assert context is not None
         if isinstance(source, Streamer):
             max_iter, cycle = limits(*self.args, **self.kwargs)
+            state = self._state.get("source") if self._state else None
             if cycle:
-                self.stream_ = source._bind(context)._cycle(max_iter)
+                bound = source._bind(context)
+                bound._loaded = None if state is None else Loaded(state)
+                self.stream_ = bound.cycle(max_iter)
             else:
-                self.stream_ = context.opener.open(source, context.seed(), max_iter)
+                self.stream_ = context.opener.open(source, context.seed(), max_iter, state)
+        elif self._called and self._atoms is self.args and not self.kwargs:
+            # That the arguments can be passed as they are was found out once, for all openings.
+            self.stream_ = call(source, self.args, {})
         elif self._called:
-            # Whether the arguments can be passed as they are was found out once, for all openings.
-            self.stream_ = call(source, self.args, self.kwargs, context, self._atoms is self.args)
+            given = bind(source, self.args, self.kwargs, context, self._state)
+            self._arguments, self._seeks = given.streams, given.seeks
+            self.stream_ = call(given.function, given.args, given.kwargs)
         else:
             self.stream_ = own_iterator(source)
 
@@ -285,24 +281,21 @@ class Streamer(Openable, Generic[T_co]):
         self._refuse_activated("copied")
         duplicate = object.__new__(type(self))
         duplicate.__dict__.update(self.__dict__)
-        duplicate._open_copies = None
+        duplicate._open_copies = duplicate._place = duplicate._loaded = None
         return duplicate
 
     def __getstate__(self) -> dict[str, Any]:
         self.check_recipe()
         state = {**self.__dict__, "_open_copies": None}
-        state.pop("_context", None)
+        for name in ("_context", "_place", "_loaded"):
+            state.pop(name, None)
         return state
 
     def check_recipe(self) -> None:
         """Raise PescadorError if this stream cannot be opened elsewhere (for authors of backends)."""
         self._refuse_activated("pickled or deep-copied")
         if isinstance(self.streamer, Iterator):
-            raise PescadorError(
-                f"a Streamer of {shown(self.streamer)} cannot be pickled, deep-copied or sent to a worker: "
-                "an open iterator has no recipe to start it again. Give the function and its arguments "
-                "instead: Streamer(buffer_stream, stream, 16), not Streamer(buffer_stream(stream, 16))"
-            )
+            raise not_restartable(self.streamer, "pickled, deep-copied or sent to a worker")
 
     def _refuse_activated(self, what: str) -> None:
         if self.is_activated_copy:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import stateless
 from .checks import whole_number
 from .describe import describe
 from .exceptions import DataError, MissingKeyError, ParameterError
@@ -30,6 +31,7 @@ Array = npt.NDArray[Any]
 _NOTHING: Array = np.empty(0)
 
 
+@stateless
 def buffer_stream(
     stream: Iterable[Item], buffer_size: int, partial: bool = False, axis: int | None = None
 ) -> Generator[dict[str, Array], None, None]:
@@ -177,6 +179,7 @@ class _Column:
             self._array[kept] = array[kept]
 
 
+@stateless
 def tuples(stream: Iterable[Item], *keys: str) -> Generator[tuple[Any, ...], None, None]:
     """Reformat items as tuples of some of their values.
 
@@ -207,6 +210,7 @@ def tuples(stream: Iterable[Item], *keys: str) -> Generator[tuple[Any, ...], Non
     return (tuple([_value(item, key) for key in keys]) for item in stream)
 
 
+@stateless
 def keras_tuples(
     stream: Iterable[Item],
     inputs: str | Iterable[str] | None = None,

@@ -9,11 +9,13 @@ mux is the unit of parallelism, and its sequence does not depend on where its st
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from inspect import signature
+from itertools import compress, repeat
 from typing import Any, TypeVar, cast
 
 from . import backends
@@ -21,7 +23,9 @@ from .backends.base import Pool
 from .checks import did_you_mean, optional_number, whole_number
 from .core import Streamer
 from .exceptions import ParameterError, PescadorError
-from .opening import Context, PoolOpener
+from .fingerprint import Parts
+from .iteration import saved
+from .opening import Context, PoolOpener, State
 
 __all__ = ["ParallelStreamer", "ZMQStreamer"]
 
@@ -132,24 +136,31 @@ class ParallelStreamer(Streamer[T_co]):
         self.stall_timeout = stall_timeout
         self._pool = _PoolKeeper(backend, n_workers, timeout, stall_timeout, options)
 
-    def _iterate(self, max_iter: int | None) -> Generator[T_co, None, None]:
-        if max_iter == 0:
-            return
-        active = self._enter()
-        try:
-            seed = cast("Context", active._context).seed()
-            _ = seed.entropy  # drawn now, in the consumer, if it was not yet
-            pool = self._pool.get()
-            pool.begin(seed)
-            if self.n_workers == 1:
-                stream: Iterator[T_co] = pool.open(self._source, seed, max_iter, self.prefetch)
-            else:
-                opener = PoolOpener(pool, self.prefetch, self.open_ahead)
-                stream = self._source.open(Context(seed, opener), max_iter)
-            active.stream_ = stream
-            yield from stream
-        finally:
-            self._exit(active)
+    def _counted(self, max_iter: int | None) -> Iterator[T_co]:
+        seed = cast("Context", self._context).seed()
+        _ = seed.entropy  # drawn now, in the consumer, if it was not yet
+        pool = self._pool.get()
+        pool.begin(seed)
+        if self.n_workers == 1:
+            self.stream_ = pool.open(self._source, seed, max_iter, self.prefetch, self._state)
+        else:
+            opener = PoolOpener(pool, self.prefetch, self.open_ahead)
+            self.stream_ = self._source.open(Context(seed, opener), max_iter, self._state)
+        self._counter = repeat(True, sys.maxsize - (self._state["n"] if self._state else 0))
+        return compress(self.stream_, self._counter)
+
+    # In a state there is no ParallelStreamer, but what it runs.
+
+    def _save(self) -> State:
+        return (
+            self._state or {"n": 0} if self._counter is None else saved(self.stream_) or {"n": self.n_given}
+        )
+
+    def _parts(self) -> Parts:
+        return self._source._parts()
+
+    def check_restartable(self) -> None:  # noqa: D102  # as in the base class
+        self._source.check_restartable()
 
     @property
     def _source(self) -> Streamer[T_co]:

@@ -15,8 +15,9 @@ There are two samplers, and both are exact:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from operator import length_hint
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -98,9 +99,11 @@ class Draws:
     Parameters
     ----------
     rng : numpy.random.Generator
-        Used by nobody else.
+        Of a PCG64, which makes one step for each number. Used by nobody else.
     sampler : Sampler
         May be replaced at any time; call :meth:`remap` after that.
+    position : int
+        How many numbers were taken before, and are passed over.
 
     Attributes
     ----------
@@ -108,9 +111,12 @@ class Draws:
         To be iterated over in C, without a call into this class for each sample.
     """
 
-    def __init__(self, rng: np.random.Generator, sampler: Sampler) -> None:
+    def __init__(self, rng: np.random.Generator, sampler: Sampler, position: int = 0) -> None:
         self.sampler = sampler
+        if position:
+            rng.bit_generator.advance(position)  # type: ignore[attr-defined]  # the stub has no PCG64 here
         self._drawn = blocks(rng.random)
+        self._n_drawn = position
         self._uniforms: Floats = np.empty(0)
         self._next = 0  # the first of _uniforms that is in no block yet
         self._block: list[Any] = []
@@ -120,7 +126,7 @@ class Draws:
     def _blocks(self) -> Iterator[Iterable[int]]:
         while True:
             if self._next >= len(self._uniforms):
-                self._uniforms, self._next = next(self._drawn), 0
+                self._draw()
             uniforms = self._uniforms[self._next :]
             self._next = len(self._uniforms)
             self._block = self.sampler.locate(uniforms)
@@ -128,9 +134,18 @@ class Draws:
             find = self.sampler.find
             yield self._unread if find is None else map(find, self._unread)
 
+    def _draw(self) -> None:
+        self._uniforms, self._next = next(self._drawn), 0
+        self._n_drawn += len(self._uniforms)
+
+    @property
+    def position(self) -> int:
+        """How many numbers were taken."""
+        return self._n_drawn - (len(self._uniforms) - self._next) - length_hint(self._unread)
+
     def remap(self) -> None:
         """Have all numbers that gave no slot yet turned by the sampler as it is now."""
-        self._next -= self._unread.__length_hint__()  # type: ignore[attr-defined]  # a list iterator
+        self._next -= length_hint(self._unread)
         # Emptying the list under its iterator ends the block, also for whoever iterates over it.
         self._block.clear()
 
@@ -138,7 +153,7 @@ class Draws:
         """Take one number off the sequence as it is."""
         self.remap()
         if self._next >= len(self._uniforms):
-            self._uniforms, self._next = next(self._drawn), 0
+            self._draw()
         self._next += 1
         return float(self._uniforms[self._next - 1])
 
@@ -152,16 +167,23 @@ class Categorical:
         Number of slots.
     weights : array of shape (n,), optional
         Equal if not given.
+    dropped : iterable of int
+        What is dropped already.
+
+        Attributes ---------- dropped : dict of int Its keys are the dropped slots. Their order is part of the
+        sequence, for it tells when tables are rebuilt.
     """
 
     find = None
 
-    def __init__(self, n: int, weights: Floats | None = None) -> None:
+    def __init__(self, n: int, weights: Floats | None = None, dropped: Iterable[int] = ()) -> None:
         self._weights = weights
         self._live: npt.NDArray[np.intp] | None = None  # None: all of them
-        self._dropped: set[int] = set()
+        self.dropped: dict[int, None] = {}
         self.n_live = n if weights is None else int(np.count_nonzero(weights))
         self._build(n)
+        for slot in dropped:
+            self.drop(slot)
 
     def _build(self, n: int) -> None:
         self._mass = 0.0  # of slots dropped since the table was built, as a share of it
@@ -175,7 +197,7 @@ class Categorical:
 
     def __contains__(self, slot: int) -> bool:
         """Whether `slot` was not dropped."""
-        return slot not in self._dropped
+        return slot not in self.dropped
 
     def locate(self, uniforms: Floats) -> list[int]:
         """Return the slots of a block of numbers."""
@@ -193,9 +215,9 @@ class Categorical:
 
         Until it does, the slot may still be drawn, and is to be rejected.
         """
-        if slot in self._dropped:
+        if slot in self.dropped:
             return False
-        self._dropped.add(slot)
+        self.dropped[slot] = None
         if self._weights is None:
             self._mass += 1 / self._n
         elif self._weights[slot] == 0:
@@ -206,7 +228,7 @@ class Categorical:
         if self._mass < 0.5 or not self.n_live:
             return False
         live = np.arange(self._n) if self._live is None else self._live
-        self._live = live[~np.isin(live, list(self._dropped))]
+        self._live = live[~np.isin(live, list(self.dropped))]
         self._build(len(self._live))
         return True
 
@@ -243,6 +265,11 @@ class SumTree:
                 rest -= left
                 node += 1
         return node - first_leaf
+
+    @property
+    def weights(self) -> Sequence[float]:
+        """The weights of all slots."""
+        return self._weights
 
     def set(self, slot: int, weight: float) -> None:
         """Give a slot another weight."""

@@ -27,7 +27,7 @@ import numpy as np
 
 from .exceptions import ParameterError
 
-__all__ = ["RNG", "RandomState", "Seed", "SeedSource"]
+__all__ = ["RNG", "RandomState", "Seed", "SeedSource", "generator_state", "restore_generator"]
 
 RandomState = int | np.random.SeedSequence | np.random.Generator | np.random.RandomState | None
 """What a parameter called ``random_state`` takes."""
@@ -67,10 +67,21 @@ class _Root:
     @property
     def words(self) -> int | Sequence[int]:
         if self._words is None:
-            with _lock:  # streams of one tree may run on several threads
-                if self._words is None:
-                    self._words = _draw_words(np.random.randint)
-        return self._words
+            self._draw(np.random.randint)
+        return self._words  # type: ignore[return-value]  # drawn just now
+
+    def settled(self) -> int | Sequence[int]:
+        """Return the entropy; if it was not drawn yet, it is now, but the global state stays as it is."""
+        if self._words is None:
+            state = np.random.RandomState()
+            state.set_state(np.random.get_state())  # noqa: NPY002  # it is about the global one
+            self._draw(state.randint)
+        return self._words  # type: ignore[return-value]  # drawn just now
+
+    def _draw(self, integers: Callable[..., Any]) -> None:
+        with _lock:  # streams of one tree may run on several threads
+            if self._words is None:
+                self._words = _draw_words(integers)
 
 
 class Seed:
@@ -103,6 +114,19 @@ class Seed:
     def entropy(self) -> int | Sequence[int]:
         """The words the tree grows from (drawn now if they were not yet)."""
         return self._root.words
+
+    def settled(self) -> Any:
+        """Return the entropy, of what JSON knows; drawn now if it was not, but nobody else notices."""
+        words = self._root.settled()
+        if isinstance(words, int):
+            return hex(words) if words >= 2**53 else words
+        return [int(word) for word in words]
+
+    @classmethod
+    def restored(cls, entropy: Any, path: Iterable[int], numbers: Mapping[int, int]) -> Seed:
+        """Return a seed of which the entropy is from :meth:`settled`."""
+        words = int(entropy, 16) if isinstance(entropy, str) else entropy
+        return cls(_Root(words, numbers or None), tuple(path))
 
     @property
     def numbers(self) -> Mapping[int, int] | None:
@@ -178,6 +202,23 @@ class SeedSource:
         """Whether each opening gets a seed of its own."""
         return self._openings is not None
 
+    @property
+    def number(self) -> int:
+        """The number of the next opening, if openings are counted."""
+        return self._openings or 0
+
+    @number.setter
+    def number(self, number: int) -> None:
+        with _lock:
+            self._openings = number
+
+    @property
+    def own(self) -> list[Any] | None:
+        """What tells this source from others, of what JSON knows; None if the seed is the opener's."""
+        if self._entropy is None:
+            return None
+        return [Seed(self._entropy).settled(), list(map(int, self._path)), self.counts]
+
     def count(self) -> int:
         """Return the number of an opening that begins now."""
         with _lock:
@@ -231,6 +272,19 @@ class _Marker:
 
 
 RNG: Final = _Marker()
+
+
+def generator_state(rng: np.random.Generator) -> list[Any]:
+    """Return where a generator of :meth:`Seed.generator` stands, of what JSON knows."""
+    state: Any = rng.bit_generator.state
+    return [hex(state["state"]["state"]), state["has_uint32"], state["uinteger"]]
+
+
+def restore_generator(rng: np.random.Generator, saved: Sequence[Any]) -> None:
+    """Let a generator of the same seed go on from :func:`generator_state`."""
+    state: Any = rng.bit_generator.state
+    state["state"]["state"] = int(saved[0], 16)
+    rng.bit_generator.state = {**state, "has_uint32": saved[1], "uinteger": saved[2]}
 
 
 def _draw_words(integers: Callable[..., Any]) -> list[int]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from ..core import Streamer
+from ..opening import State
 from ..seeding import Seed
 
 __all__ = ["Backend", "Pool", "Stream", "StreamStats", "WorkerStats"]
@@ -40,6 +41,10 @@ class Stream(Protocol[T_co]):
 
     def allow(self, prefetch: int | None) -> None:
         """Let the stream run ahead by so many items, if those are more than it was opened with."""
+        ...
+
+    def save(self) -> State | None:
+        """Return where the stream stands after the last item that was taken; None if it has ended."""
         ...
 
     def close(self) -> None:
@@ -90,7 +95,12 @@ class Pool(ABC):
 
     @abstractmethod
     def open(
-        self, streamer: Streamer[T], seed: Seed, max_iter: int | None, prefetch: int | None
+        self,
+        streamer: Streamer[T],
+        seed: Seed,
+        max_iter: int | None,
+        prefetch: int | None,
+        state: State | None = None,
     ) -> Stream[T]:
         """Open a stream on the least loaded worker.
 
@@ -101,9 +111,11 @@ class Pool(ABC):
         seed : Seed
             The seed of this activation.
         max_iter : int or None
-            The stream ends after so many items.
+            The stream ends after so many items, counted from its beginning.
         prefetch : int or None
             How many items it may run ahead, at least 1; None leaves it to the backend.
+        state : dict, optional
+            Where the stream stood under this seed, and goes on.
         """
 
     def begin(self, seed: Seed) -> None:

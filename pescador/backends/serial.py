@@ -8,7 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from ..core import Streamer
 from ..exceptions import PescadorError
-from ..opening import Context
+from ..iteration import saved
+from ..opening import Context, State
 from ..seeding import Seed
 from .base import Backend, Pool, Stream, StreamStats, WorkerStats
 
@@ -32,11 +33,17 @@ class _SerialPool(Pool):
         self._streams: weakref.WeakSet[_SerialStream[Any]] = weakref.WeakSet()
 
     def open(
-        self, streamer: Streamer[T], seed: Seed, max_iter: int | None, prefetch: int | None
+        self,
+        streamer: Streamer[T],
+        seed: Seed,
+        max_iter: int | None,
+        prefetch: int | None,
+        state: State | None = None,
     ) -> Stream[T]:
         stats = self._workers[self._n_opened % len(self._workers)]
         self._n_opened += 1
-        stream = _SerialStream(_items(streamer, seed, max_iter, stats))
+        opened = streamer.open(Context(seed), max_iter, state)
+        stream = _SerialStream(opened, _items(repr(streamer), opened, stats))
         self._streams.add(stream)
         return stream
 
@@ -49,7 +56,8 @@ class _SerialPool(Pool):
 
 
 class _SerialStream(Generic[T]):
-    def __init__(self, items: Generator[T, None, None]) -> None:
+    def __init__(self, stream: Iterator[T], items: Generator[T, None, None]) -> None:
+        self._stream = stream
         self._items: Any = items  # a generator; its type does not know of its frame
         self._was_ended = False
 
@@ -72,17 +80,17 @@ class _SerialStream(Generic[T]):
     def allow(self, prefetch: int | None) -> None:
         """Nothing runs ahead here."""
 
+    def save(self) -> State | None:
+        return saved(self._stream)
+
     def close(self) -> None:
         self._items.close()
 
 
-def _items(
-    streamer: Streamer[T], seed: Seed, max_iter: int | None, stats: WorkerStats
-) -> Generator[T, None, None]:
-    mine = StreamStats(repr(streamer))
+def _items(name: str, stream: Generator[T, None, None], stats: WorkerStats) -> Generator[T, None, None]:
+    mine = StreamStats(name)
     stats.open_streams.append(mine)
     stats.streams += 1
-    stream = streamer.open(Context(seed), max_iter)
     try:
         for item in stream:
             stats.items += 1

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ..core import Streamer
+from ..opening import State
 from ..seeding import Seed
 from .base import Backend, Pool, WorkerStats
 from .consumer.pool import WorkerPool
-from .consumer.remote_stream import End, Failure, RemoteStream
-from .consumer.worker_handle import State, WorkerHandle
+from .consumer.remote_stream import End, Failure, RemoteStream, Snapshot
+from .consumer.worker_handle import WorkerHandle, WorkerState
 from .system.threads import start_thread
 from .system.waiting import in_slices
 from .worker.loop import Unsendable, WorkerLoop
@@ -70,12 +71,12 @@ class _ThreadHandle(WorkerHandle):
     def open(self, stream: RemoteStream[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
         super().open(stream, recipe, seed, max_iter)
         with self._starting:
-            if self._thread is None and self.state is State.RUNNING:
+            if self._thread is None and self.state is WorkerState.RUNNING:
                 # A daemon: a generator that never returns must not keep the interpreter from ending.
                 thread = threading.Thread(target=self._loop.run, name="pescador-worker", daemon=True)
                 start_thread(thread)
                 self._thread = thread  # only now, for another thread may close the pool, and join it
-        if self.state is State.CLOSED:  # meanwhile; the thread was told to stop, but not waited for
+        if self.state is WorkerState.CLOSED:  # meanwhile; the thread was told to stop, but not waited for
             self.join(time.monotonic())
 
     def command(self, name: str, *arguments: Any) -> None:
@@ -111,7 +112,7 @@ class _ThreadHandle(WorkerHandle):
             with self._changed:
                 self._changed.notify_all()
 
-    def end(self, state: State, make_error: Callable[[], BaseException]) -> None:
+    def end(self, state: WorkerState, make_error: Callable[[], BaseException]) -> None:
         super().end(state, make_error)
         self.wake()
 
@@ -186,7 +187,10 @@ class _ThreadLoop(WorkerLoop):
         self._handle.put(number, item)
 
     def send_end(self, number: int) -> None:
-        self._handle.put(number, End)
+        self._handle.put(number, End())
+
+    def send_snapshot(self, number: int, state: State) -> None:
+        self._handle.put(number, Snapshot(state))
 
     def send_failure(self, number: int, error: BaseException) -> None:
         self._handle.put(number, Failure(error))

@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from .. import seeding
 from ..exceptions import ParameterError
+from ..opening import State
 from ..sampling import Categorical, Draws, Floats, blocks
-from ..seeding import Seed
+from ..seeding import Seed, generator_state, restore_generator
 from .base import check_mode
 from .orders import Permutation
 
@@ -48,18 +49,30 @@ class Proposals:
         Used by nobody else.
     first : sequence of int
         Indices of the first working set, all of which can be used.
+    state : dict, optional
+        What :meth:`state` returned; the first working set was taken before that.
     """
 
     def __init__(
-        self, n: int, weights: Floats | None, rng: np.random.Generator, first: Sequence[int] = ()
+        self,
+        n: int,
+        weights: Floats | None,
+        rng: np.random.Generator,
+        first: Sequence[int] = (),
+        state: State | None = None,
     ) -> None:
         self._n = n
-        self._first = first
-        self._dropped: set[int] = set()
+        self._first = first if state is None else ()
         self._weights = weights
-        self._choice = Categorical(n, weights)
-        self._draws = Draws(rng, self._choice)
-        self._position = -1
+        state = state or {"position": -1, "draws": 0, "dropped": ()}
+        self._choice = Categorical(n, weights, state["dropped"])
+        self._draws = Draws(rng, self._choice, state["draws"])
+        self._position: int = state["position"]
+
+    def state(self) -> State:
+        """Return where the sequence stands."""
+        dropped = list(self._choice.dropped)
+        return {"position": self._position, "draws": self._draws.position, "dropped": dropped}
 
     def take(self, excluded: Set[int]) -> tuple[int, int] | None:
         """Return position and index of the next stream to open, None if there is none.
@@ -79,7 +92,7 @@ class Proposals:
 
     def _take_among_usable(self, excluded: Set[int]) -> tuple[int, int] | None:
         weights = np.ones(self._n) if self._weights is None else self._weights.copy()
-        weights[list(excluded | self._dropped)] = 0
+        weights[list(excluded | self._choice.dropped.keys())] = 0
         if not weights.any():
             return None
         self._position += 1
@@ -88,25 +101,28 @@ class Proposals:
 
     def drop(self, index: int) -> None:
         """Never return `index` again."""
-        self._dropped.add(index)
         if self._choice.drop(index):
             self._draws.remap()
 
     def reweigh(self, weights: Floats | None) -> None:
         """Use other weights from now on."""
         self._weights = weights
-        self._draws.sampler = self._choice = Categorical(self._n, weights)
-        for index in self._dropped:
-            self._choice.drop(index)
+        self._draws.sampler = self._choice = Categorical(self._n, weights, self._choice.dropped)
         self._draws.remap()
 
 
 class Exhaustive:
     """One weighted permutation: each stream once. What is said of the methods of Proposals holds here."""
 
-    def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
-        self._order = Permutation(n, weights, rng)
-        self._position = -1
+    def __init__(
+        self, n: int, weights: Floats | None, rng: np.random.Generator, state: State | None = None
+    ) -> None:
+        self._order = Permutation(n, weights, rng, state and state["order"])
+        self._position: int = state["position"] if state else -1
+
+    def state(self) -> State:
+        """Return where the sequence stands."""
+        return {"position": self._position, "order": self._order.state()}
 
     def take(self, excluded: Set[int]) -> tuple[int, int] | None:
         if not self._order:
@@ -139,15 +155,28 @@ class Budgets:
         That of the mux.
     share : float or None
         The share of the draws that each stream has while it is active; None if they differ.
+    state : dict, optional
+        What :meth:`state` returned.
     """
 
-    def __init__(self, rate: float | None, dist: str, seed: Seed, share: float | None) -> None:
+    def __init__(
+        self, rate: float | None, dist: str, seed: Seed, share: float | None, state: State | None = None
+    ) -> None:
         self.rate = rate
         self._dist = dist
         self._seed = seed.child(seeding.BUDGETS)
         self._share = share
-        self._next = 0  # position of what _values gives next
+        self._next: int = state["next"] if state else 0  # position of what _values gives next
+        # Where the last block began, for nobody knows how many steps of the generator a number takes.
+        self._block = state["block"] if state else None
         self._values = chain.from_iterable(self._blocks())
+        if self._block is not None:
+            n = self._next - self._block[0]
+            next(islice(self._values, n, n), None)
+
+    def state(self) -> State | None:
+        """Return where the sequence stands, None if a budget depends on nothing before it."""
+        return None if self._block is None else {"next": self._next, "block": self._block}
 
     @staticmethod
     def check(rate: float | None, dist: str) -> None:
@@ -182,8 +211,15 @@ class Budgets:
     def _blocks(self) -> Iterator[list[int]]:
         rng, rate, share = self._seed.generator(), self.rate, self._share
         assert rate is not None
+        position = 0
+        if self._block is not None:
+            position = self._block[0]
+            restore_generator(rng, self._block[1])
 
         def draw(size: int) -> npt.NDArray[np.int64]:
+            nonlocal position
+            self._block = [position, generator_state(rng)]
+            position += size
             if self._dist == "poisson":
                 return rng.poisson(rate - 1, size)
             assert share is not None

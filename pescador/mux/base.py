@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from .. import seeding
 from ..arguments import seed_sources
 from ..core import Streamer
 from ..exceptions import ParameterError, PescadorError
-from ..opening import Opener
-from ..sampling import Floats, check_weights
+from ..fingerprint import Parts, summary
+from ..iteration import saved
+from ..opening import Opener, State
 from ..seeding import RandomState, Seed, SeedSource
 
-__all__ = ["BaseMux", "Member", "WeightedMux", "as_streamer", "check_mode", "take_one"]
+__all__ = ["BaseMux", "Member", "as_streamer", "check_mode", "take_one"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-Self = TypeVar("Self", bound="WeightedMux[Any]")
 
 Member = Iterable[T] | Callable[[], Iterable[T]]
 """What a mux draws from: a Streamer, or whatever a Streamer can be made of."""
+
+PARAMETERS = ("mode", "n_active", "rate", "dist", "prune_empty_streams")
+"""Attributes that tell a mux from others, where it has them."""
 
 UNOPENED: Final[Iterator[Any]] = iter(())
 """Stands where a stream is not open yet.
@@ -112,7 +113,7 @@ class BaseMux(Streamer[T_co]):
     @property
     def streamers(self) -> list[Streamer[T_co]]:
         """The streamers, in the order in which they were given."""
-        return self.streamer  # type: ignore[return-value]  # the constructor made it a list
+        return self.streamer  # type: ignore[no-any-return]  # the constructor made it a list
 
     @property
     def n_streams(self) -> int:
@@ -147,6 +148,7 @@ class BaseMux(Streamer[T_co]):
             Starts when its first item is asked for.
         """
         key = key or (index,)
+        state = self._resumed.pop(key, None) if self._resumed else None
         if self._early:
             known, stream = self._early.pop(key, (None, None))
             if known == (index, max_iter):
@@ -154,7 +156,7 @@ class BaseMux(Streamer[T_co]):
                 return cast("Iterator[T_co]", stream)
             if stream is not None:  # the guess was wrong
                 stream.close()
-        return self._open(self.streamers[index], *key, max_iter=max_iter)
+        return self._open(self.streamers[index], *key, max_iter=max_iter, state=state)
 
     def open_early(self, index: int, *key: int, max_iter: int | None = None, active: bool = False) -> None:
         """Open a stream that :meth:`open_stream` will probably be asked for.
@@ -167,13 +169,54 @@ class BaseMux(Streamer[T_co]):
             return
         if key not in self._early:
             open_stream = self._opener.open if active else self._opener.open_early
-            stream = open_stream(self.streamers[index], self._seed.child(seeding.STREAM, *key), max_iter)
+            seed = self._seed.child(seeding.STREAM, *key)
+            stream = open_stream(self.streamers[index], seed, max_iter, self._resumed.get(key))
             self._early[key] = (index, max_iter), stream
         elif active:
             self._opener.claim(self.streamers[index], self._early[key][1])
 
-    def _open(self, streamer: Streamer[T_co], *key: int, max_iter: int | None = None) -> Iterator[T_co]:
-        return self._opener.open(streamer, self._seed.child(seeding.STREAM, *key), max_iter)
+    def _open(
+        self, streamer: Streamer[T_co], *key: int, max_iter: int | None = None, state: State | None = None
+    ) -> Iterator[T_co]:
+        return self._opener.open(streamer, self._seed.child(seeding.STREAM, *key), max_iter, state)
+
+    def state(self) -> State | None:
+        """Return what :meth:`samples` needs to go on, of what JSON knows; None if it cannot.
+
+        Called between two samples, on the activated copy. A mux that overrides it begins, in :meth:`samples`,
+        with what it returned, which is in ``self.resumed`` then (else None). Without it, all samples of an
+        activation are made again. Where its streams stand is up to the base class, see :meth:`stream_states`.
+        """
+        return None
+
+    def stream_states(self, streams: Iterable[tuple[tuple[int, ...], Iterator[Any] | None]]) -> list[Any]:
+        """Return where streams stand, for the entry ``streams`` of what :meth:`state` returns.
+
+        :meth:`open_stream` opens each stream where it stood, when it is called with the same key.
+
+        Parameters
+        ----------
+        streams : iterable of tuple
+            Key of a stream, and its iterator. One that is not open is passed over, unless it stood somewhere
+            when the mux itself went on from a state.
+        """
+        states = []
+        for key, stream in streams:
+            state = self._resumed.get(key) if stream is UNOPENED or stream is None else saved(stream)
+            if state is not None:
+                states.append([list(key), state["n"] if len(state) == 1 else state])
+        return states
+
+    def _save_source(self) -> Any:
+        return self.state()
+
+    def _parts(self) -> Parts:
+        streamers = self.streamer if isinstance(self.streamer, list) else [self.streamer]
+        return Parts([type(self).__qualname__, *self._parameters()], streamers, self._seed_source.own)
+
+    def _parameters(self) -> list[Any]:
+        """Return what tells this mux from others of its class, besides its streams; of what JSON knows."""
+        return [summary(getattr(self, name, None)) for name in PARAMETERS]
 
     def generator(self) -> np.random.Generator:
         """Return the generator of this activation's draws."""
@@ -198,6 +241,12 @@ class BaseMux(Streamer[T_co]):
         self._seed: Seed = self._seed_source.resolve(context.seed())
         self._opener: Opener = context.opener.spread(self._n_at_a_time)
         self._early: dict[tuple[int, ...], tuple[Any, Any]] = {}
+        self.resumed: Any = self._state and self._state.get("source")
+        # Where the streams stood that the mux had open, by their keys; until they are open again.
+        self._resumed: dict[tuple[int, ...], State] = {}
+        if self.resumed:
+            for key, state in self.resumed.get("streams", ()):
+                self._resumed[tuple(key)] = state if isinstance(state, dict) else {"n": state}
         self.stream_ = self.samples()
 
     def _deactivate(self) -> None:
@@ -211,64 +260,6 @@ class BaseMux(Streamer[T_co]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.n_streams} streamers>"
-
-
-class _Weights:
-    """The weights of a mux, shared with its activated copies."""
-
-    def __init__(self, values: Floats | None) -> None:
-        if values is not None:
-            values.flags.writeable = False  # which a pickle does not keep
-        self.values = values
-        self.running: weakref.WeakSet[WeightedMux[Any]] = weakref.WeakSet()
-
-    def __reduce__(self) -> tuple[type[_Weights], tuple[Floats | None]]:
-        return _Weights, (self.values,)
-
-
-class WeightedMux(BaseMux[T_co]):
-    """A mux whose streamers have weights, which may be changed while it runs."""
-
-    def __init__(
-        self,
-        streamers: Iterable[Member[T_co]],
-        weights: npt.ArrayLike | None = None,
-        random_state: RandomState = None,
-    ) -> None:
-        super().__init__(streamers, random_state)
-        self._weights = _Weights(None if weights is None else check_weights(weights, self.n_streams))
-
-    @property
-    def weights(self) -> Floats | None:
-        """Weights of the streamers, shape (n_streams,), read-only; None if they are equal.
-
-        Assign to change them, also while the mux runs in this process. Invalid weights raise
-        PescadorError and change nothing.
-        """
-        return self._weights.values
-
-    @weights.setter
-    def weights(self, weights: npt.ArrayLike | None) -> None:
-        self._weights.values = None if weights is None else check_weights(weights, self.n_streams)
-        for mux in list(self._weights.running):
-            mux._reweigh()
-
-    def __copy__(self: Self) -> Self:
-        duplicate = super().__copy__()
-        duplicate._weights = _Weights(self.weights)
-        return duplicate
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """While this block is open, a change of the weights calls :meth:`_reweigh`."""
-        self._weights.running.add(self)
-        try:
-            yield
-        finally:
-            self._weights.running.discard(self)
-
-    def _reweigh(self) -> None:
-        raise NotImplementedError
 
 
 def as_streamer(member: Member[T], position: int) -> Streamer[T]:

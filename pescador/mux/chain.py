@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from itertools import count, islice
 from typing import Any, NoReturn, TypeVar, cast
 
 from .. import seeding
 from ..core import Streamer
 from ..exceptions import ParameterError, PescadorError
 from ..isolation import ATOMS
-from ..opening import Context
+from ..opening import Context, State
 from ..seeding import RandomState
 from .base import BaseMux, Member, as_streamer, check_mode, take_one
 
@@ -76,29 +76,43 @@ class ChainMux(BaseMux[T_co]):
         return 1
 
     def samples(self) -> Iterator[T_co]:
-        activation = count()
-        for epoch in count():
-            barren = True
+        resumed = self.resumed or {"epoch": 0, "position": 0, "number": 0}
+        start = resumed["position"]
+        barren = not self.resumed
+        self._number = resumed["number"]
+        for self._epoch in count(resumed["epoch"]):
             given = members = cast("Any", self.streamer)
             if isinstance(given, Streamer):
-                members = given.open(Context(self._seed.child(seeding.ARGUMENT, epoch)))
+                members = given.open(Context(self._seed.child(seeding.ARGUMENT, self._epoch)))
             with self.closing([members]):
-                for position, member in enumerate(members):
-                    number = next(activation)
+                for self._position, member in islice(enumerate(members), start, None):
+                    position, number = self._position, self._number
                     if members is given:
                         stream = self.open_stream(position, number)
                         for ahead in range(1, self._opener.ahead + 1):
                             if position + ahead < len(members) or self.mode == "cycle":
                                 self.open_early((position + ahead) % len(members), number + ahead)
                     else:  # the next one is not known before it is asked for
-                        stream = self._open(as_streamer(member, position), number)
+                        state = self._resumed.pop((number,), None)
+                        stream = self._open(as_streamer(member, position), number, state=state)
+                    self._running_stream = stream
                     with self.closing([stream]):
                         if first := take_one(stream):
                             barren = False
                             yield first.pop()
                             yield from stream
+                    self._number += 1
             if barren or self.mode == "exhaustive":
                 return
+            barren, start = True, 0
+
+    def state(self) -> State:
+        return {
+            "epoch": self._epoch,
+            "position": self._position,
+            "number": self._number,
+            "streams": self.stream_states([((self._number,), self._running_stream)]),
+        }
 
     def __repr__(self) -> str:
         many = f"{len(self.streamer)} " if isinstance(self.streamer, list) else ""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..opening import State
 from ..sampling import Floats, scale
+from ..seeding import generator_state, restore_generator
 
 __all__ = ["Permutation", "systematic_sample"]
 
@@ -90,9 +92,25 @@ class Permutation:
        Information Processing Letters 97 (5), 2006.
     """
 
-    def __init__(self, n: int, weights: Floats | None, rng: np.random.Generator) -> None:
+    def __init__(
+        self, n: int, weights: Floats | None, rng: np.random.Generator, state: State | None = None
+    ) -> None:
         self._rng = rng
-        self._draw(np.arange(n), weights)
+        self._n = n
+        self._n_popped = 0  # since they were drawn
+        self._redrawn: State | None = None  # what was left when it was drawn by other weights
+        slots = np.arange(n)
+        if state is not None and state["redrawn"] is not None:
+            self._redrawn = redrawn = state["redrawn"]
+            restore_generator(rng, redrawn["rng"])
+            slots = np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(redrawn["left"]), np.uint8))[:n])
+        self._draw(slots, weights)
+        for _ in range(state["popped"] if state else 0):
+            self.pop()
+
+    def state(self) -> State:
+        """Return where the sequence stands, for another one of the same weights and seed."""
+        return {"popped": self._n_popped, "redrawn": self._redrawn}
 
     def __len__(self) -> int:
         return self._n_left
@@ -101,9 +119,13 @@ class Permutation:
         """Draw what was not drawn yet by other weights."""
         found = np.array(self._sorted, dtype=np.intp)
         rest = np.concatenate([self._slots[self._keys > self._swept], found, self._weightless])
-        self._draw(np.sort(rest), weights)
+        is_left = np.zeros(self._n, bool)
+        is_left[rest] = True
+        self._redrawn = {"rng": generator_state(self._rng), "left": np.packbits(is_left).tobytes().hex()}
+        self._draw(np.flatnonzero(is_left), weights)
 
     def _draw(self, slots: npt.NDArray[np.intp], weights: Floats | None) -> None:
+        self._n_popped = 0
         self._weightless = slots[:0]  # drawn only if they are given a weight later
         keys = self._rng.standard_exponential(len(slots))
         if weights is not None:
@@ -132,4 +154,5 @@ class Permutation:
             self._swept = end
             self._sorted = self._slots[found[np.argsort(self._keys[found])[::-1]]].tolist()
         self._n_left -= 1
+        self._n_popped += 1
         return self._sorted.pop()

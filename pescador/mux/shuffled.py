@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
+from ..opening import State
 from ..sampling import Categorical, Draws
-from .base import UNOPENED, WeightedMux, take_one
+from .base import UNOPENED, take_one
+from .weighted import WeightedMux
 
 __all__ = ["ShuffledMux"]
 
@@ -38,16 +40,18 @@ class ShuffledMux(WeightedMux[T_co]):
     """
 
     def samples(self) -> Iterator[T_co]:
-        self._choice = Categorical(self.n_streams, self.weights)
-        self._draws = Draws(self.generator(), self._choice)
+        resumed = self.resumed or {"draws": 0, "empty": ()}
+        self._choice = Categorical(self.n_streams, self.weights, resumed["empty"])
+        self._draws = Draws(self.generator(), self._choice, resumed["draws"])
         self._streams: list[Iterator[T_co]] = [UNOPENED] * self.n_streams
-        self._openings: dict[int, int] = {}  # of each stream that was opened
-        self._empty: list[int] = []
+        # How often each stream was opened; where the mux goes on, a stream that was open is opened once more.
+        self._openings: dict[int, int] = {key[0]: key[1] for key in self._resumed}
+        self._empty: list[int] = list(resumed["empty"])
         streams = self._streams
         if self._opener.is_background:
             for index in range(self.n_streams):
-                if self.weights is None or self.weights[index]:
-                    self.open_early(index, index, 0, active=True)
+                if index in self._choice and (self.weights is None or self.weights[index]):
+                    self.open_early(index, index, self._openings.get(index, 0), active=True)
         with self._running(), self.closing(streams):
             for index in self._draws.slots:
                 try:
@@ -64,21 +68,27 @@ class ShuffledMux(WeightedMux[T_co]):
         """Open a stream (again), and return a list of its first sample, which is empty if there is none."""
         if index not in self._choice:
             return []
-        opening = self._openings.get(index, 0)
-        self._openings[index] = opening + 1
-        stream = self._streams[index] = self.open_stream(index, index, opening)
-        first = take_one(stream)
-        if not first:
-            self._empty.append(index)
-            self._drop(index)
-        return first
-
-    def _drop(self, index: int) -> None:
+        has_begun = True
+        while has_begun:  # one that stood at its end when the mux was saved starts again
+            opening = self._openings.get(index, 0)
+            self._openings[index] = opening + 1
+            has_begun = (index, opening) in self._resumed
+            stream = self._streams[index] = self.open_stream(index, index, opening)
+            if first := take_one(stream):
+                return first
+        self._empty.append(index)
         if self._choice.drop(index):
             self._draws.remap()
+        return []
+
+    def state(self) -> State:
+        keys = [key if key in self._resumed else (key[0], key[1] - 1) for key in self._openings.items()]
+        return {
+            "draws": self._draws.position,
+            "empty": list(self._empty),
+            "streams": self.stream_states((key, self._streams[key[0]]) for key in keys),
+        }
 
     def _reweigh(self) -> None:
-        self._draws.sampler = self._choice = Categorical(self.n_streams, self.weights)
-        for index in self._empty:
-            self._choice.drop(index)
+        self._draws.sampler = self._choice = Categorical(self.n_streams, self.weights, self._empty)
         self._draws.remap()

@@ -10,17 +10,19 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy.typing as npt
 
 from .. import seeding
 from ..checks import whole_number
+from ..opening import State
 from ..sampling import Categorical, Draws, SumTree, scale
 from ..seeding import RandomState
 from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
-from .base import UNOPENED, Member, WeightedMux, check_mode, take_one
+from .base import UNOPENED, Member, check_mode, take_one
 from .orders import systematic_sample
+from .weighted import WeightedMux
 
 __all__ = ["StochasticMux"]
 
@@ -108,34 +110,41 @@ class StochasticMux(WeightedMux[T_co]):
         return self.n_active if self.mode == "with_replacement" else min(self.n_active, self.n_streams)
 
     def samples(self) -> Iterator[T_co]:
-        weighted = self.weights is not None and self.mode != "with_replacement"
+        resumed = self.resumed or {}
+        self._weighted = self.weights is not None and self.mode != "with_replacement"
+        self._weighted = resumed.get("weighted", self._weighted)
         self._n_slots = self._n_at_a_time
         self._first: list[int] = []  # what the first working set consists of, if it is not drawn as any other
-        if self.mode == "with_replacement":
+        if self.mode == "with_replacement" and not resumed:
             rng = self._seed.child(seeding.FIRST).generator()
             self._first = systematic_sample(self.n_streams, self.weights, self._n_slots, rng)
         self._activations = self._make_activations()
-        self._budgets = self._make_budgets(weighted)
+        self._budgets = self._make_budgets()
         self._scout: _Scout | None = None
-        if self._opener.ahead and not (weighted and self.dist == "binomial"):
-            self._scout = _Scout(self._make_activations(), self._make_budgets(weighted), self._opener.ahead)
+        if self._opener.ahead and not (self._weighted and self.dist == "binomial"):
+            self._scout = _Scout(self._make_activations(), self._make_budgets(), self._opener.ahead)
         # position, index and budget of what is in each slot
         self._assigned: list[tuple[int, int, int | None] | None] = [None] * self._n_slots
         self._active: set[int] = set()  # by index; kept where streams may not repeat
-        self._barren: set[int] = set()  # found empty since the last stream that was not; not pruned
-        self._vacant: list[int] = []  # slots that wait until barren streams are tried again
+        # found empty since the last stream that was not; not pruned
+        self._barren: set[int] = set(resumed.get("barren", ()))
+        # slots that wait until barren streams are tried again
+        self._vacant: list[int] = list(resumed.get("vacant", ()))
         self._total = self._total_weight()
-        self._tree = SumTree(self._n_slots) if weighted else None
-        self._choice = Categorical(self._n_slots)
-        self._draws = Draws(self.generator(), self._tree or self._choice)
+        self._tree = SumTree(self._n_slots) if resumed.get("tree", self._weighted) else None
+        self._choice = Categorical(self._n_slots, None, resumed.get("left", ()))
+        self._draws = Draws(self.generator(), self._tree or self._choice, resumed.get("draws", 0))
         self._streams: list[Iterator[T_co]] = [UNOPENED] * self._n_slots
         self._n_filled = 0
 
         streams = self._streams
         with self._running(), self.closing(streams):
-            # A budget may depend on the weights of all active streams, so those come first.
-            for slot in [slot for slot in range(self._n_slots) if self._assign(slot)]:
-                self._allot(slot)
+            if resumed:
+                self._reassign(resumed)
+            else:
+                # A budget may depend on the weights of all active streams, so those come first.
+                for slot in [slot for slot in range(self._n_slots) if self._assign(slot)]:
+                    self._allot(slot)
             if not self._n_filled:
                 return
             for slot in self._draws.slots:
@@ -149,6 +158,42 @@ class StochasticMux(WeightedMux[T_co]):
                 elif not self._n_filled:
                     return
 
+    def state(self) -> State:
+        assigned = [(slot, entry) for slot, entry in enumerate(self._assigned) if entry is not None]
+        shares: list[list[Any]] = []
+        if self._tree:  # what was assigned before the weights were changed has another share than now
+            weights = self._tree.weights
+            shares = [
+                [slot, weights[slot]] for slot, (_, i, _) in assigned if weights[slot] != self._share(i)
+            ]
+        return {
+            "draws": self._draws.position,
+            "activations": self._activations.state(),
+            "budgets": self._budgets.state(),
+            "slots": [[slot, *entry] for slot, entry in assigned],
+            "streams": self.stream_states(((entry[0],), self._streams[slot]) for slot, entry in assigned),
+            "weighted": self._weighted,
+            "tree": self._tree is not None,
+            "shares": shares,
+            "barren": list(self._barren),
+            "vacant": list(self._vacant),
+            "left": list(self._choice.dropped),
+        }
+
+    def _reassign(self, resumed: State) -> None:
+        """Assign to the slots what they held."""
+        shares = dict(resumed["shares"])
+        for slot, position, index, budget in resumed["slots"]:
+            self._assigned[slot] = position, index, budget
+            if self.mode != "with_replacement":
+                self._active.add(index)
+            if self._tree:
+                self._tree.set(slot, shares.get(slot, self._share(index)))
+            self._n_filled += 1
+        for slot, assigned in enumerate(self._assigned):
+            if assigned is not None:
+                self._open_soon(slot)
+
     def _advance(self, slot: int) -> list[T_co]:
         """Open the stream of a slot and return a list of its first sample.
 
@@ -159,17 +204,14 @@ class StochasticMux(WeightedMux[T_co]):
             return []
         position, index, budget = assigned
         if self._streams[slot] is UNOPENED:
+            has_begun = (position,) in self._resumed
             stream = self._streams[slot] = self.open_stream(index, position, max_iter=budget)
             if first := take_one(stream):
-                if self._barren:
+                if self._barren and not has_begun:
                     self._retry_barren()
                 return first
-            if self.prune_empty_streams:
-                self._activations.drop(index)
-                if self._scout is not None:
-                    self._scout.activations.drop(index)
-            else:
-                self._barren.add(index)
+            if not has_begun:
+                self._take_as_empty(index)
         self._active.discard(index)
         self._assigned[slot] = None
         self._n_filled -= 1
@@ -177,14 +219,25 @@ class StochasticMux(WeightedMux[T_co]):
             self._allot(slot)
         return []
 
+    def _take_as_empty(self, index: int) -> None:
+        """Take note that a stream has yielded nothing."""
+        if not self.prune_empty_streams:
+            self._barren.add(index)
+            return
+        self._activations.drop(index)
+        if self._scout is not None:
+            self._scout.activations.drop(index)
+
     def _make_activations(self) -> Activations:
         rng = self._seed.child(seeding.ACTIVATIONS).generator()
+        state = self.resumed and self.resumed["activations"]
         if self.mode == "exhaustive":
-            return Exhaustive(self.n_streams, self.weights, rng)
-        return Proposals(self.n_streams, self.weights, rng, self._first)
+            return Exhaustive(self.n_streams, self.weights, rng, state)
+        return Proposals(self.n_streams, self.weights, rng, self._first, state)
 
-    def _make_budgets(self, weighted: bool) -> Budgets:
-        return Budgets(self.rate, self.dist, self._seed, None if weighted else 1 / self._n_slots)
+    def _make_budgets(self) -> Budgets:
+        share = None if self._weighted else 1 / self._n_slots
+        return Budgets(self.rate, self.dist, self._seed, share, self.resumed and self.resumed["budgets"])
 
     def _assign(self, slot: int) -> bool:
         """Give an empty slot the next activation; return whether there is one."""
@@ -229,6 +282,11 @@ class StochasticMux(WeightedMux[T_co]):
         share = self._tree.share(slot) if self._tree else 1 / self._n_slots
         budget = self._budgets.at(position, share)
         self._assigned[slot] = position, index, budget
+        self._open_soon(slot)
+
+    def _open_soon(self, slot: int) -> None:
+        """Have what is in a slot opened in the background, and what will probably come after it."""
+        position, index, budget = cast("tuple[int, int, int | None]", self._assigned[slot])
         if self._opener.is_background:
             self.open_early(index, position, max_iter=budget, active=True)
         if self._scout is not None:

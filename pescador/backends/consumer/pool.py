@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from ...core import Streamer
 from ...exceptions import PescadorError
+from ...opening import State
 from ...seeding import Seed
 from ..base import Pool, Stream, WorkerStats
 from .remote_stream import RemoteStream
@@ -33,13 +34,18 @@ class WorkerPool(Pool, Generic[Handle]):
         return streamer
 
     def open(
-        self, streamer: Streamer[T], seed: Seed, max_iter: int | None, prefetch: int | None
+        self,
+        streamer: Streamer[T],
+        seed: Seed,
+        max_iter: int | None,
+        prefetch: int | None,
+        state: State | None = None,
     ) -> Stream[T]:
         if self._closed:
             raise PescadorError("the pool of this ParallelStreamer was closed")
         recipe = self.recipe(streamer)
         worker = min(self.workers, key=lambda worker: len(worker.streams))
-        stream: RemoteStream[T] = RemoteStream(worker, next(self._numbers), prefetch, streamer)
+        stream: RemoteStream[T] = RemoteStream(worker, next(self._numbers), prefetch, streamer, state)
         worker.open(stream, recipe, seed, max_iter)
         return stream
 

@@ -35,8 +35,8 @@ from ..system.pids import process_state
 from ..system.shared_memory import Bytes
 from ..system.waiting import in_slices
 from .recipes import Part, Recipe, Segment
-from .remote_stream import End, Failure, RemoteStream
-from .worker_handle import State, WorkerHandle
+from .remote_stream import End, Failure, RemoteStream, Snapshot
+from .worker_handle import WorkerHandle, WorkerState
 
 __all__ = ["ProcessHandle"]
 
@@ -177,7 +177,7 @@ class ProcessHandle(WorkerHandle):
         Returns False if nothing came in time. Until something is there of the stream of that `number` (0: of
         any), the worker may keep what it has of others, to send all of it together.
         """
-        if self.state is not State.RUNNING or self.connection.broken:
+        if self.state is not WorkerState.RUNNING or self.connection.broken:
             self._die()
             return True
         try:
@@ -225,7 +225,7 @@ class ProcessHandle(WorkerHandle):
 
     def _take_message(self) -> bool:
         """Take a message, if there is one."""
-        if self.state is State.CLOSED:  # perhaps by a signal handler in the thread that reads
+        if self.state is WorkerState.CLOSED:  # perhaps by a signal handler in the thread that reads
             raise EOFError
         try:
             return self._take_next_message()
@@ -263,7 +263,9 @@ class ProcessHandle(WorkerHandle):
             stream = streams.get(number)
             found: list[Any] = [(schema, body, extent) for body in inline]
             if schema == messages.END:
-                found = [End]
+                found = [End()]
+            elif schema == messages.SNAPSHOT:
+                found = [Snapshot(unpickled(self._body(body, extent))) for body in inline]
             elif schema == messages.FAILURE:
                 where = f"worker process {self.process.pid}"
                 failures = [unpickled(self._body(body, extent)) for body in inline]
@@ -275,7 +277,7 @@ class ProcessHandle(WorkerHandle):
                 stream.queue.extend(found)
                 if stream.is_closed:  # meanwhile, and perhaps before it could drop this
                     stream.drop()
-                if stream.adapts:
+                if stream.adapts and schema < messages.SNAPSHOT:
                     stream.widen(_size(schema, inline, extent))
 
     def _body(self, body: memoryview | bytes, extent: AnyExtent) -> Any:
@@ -307,12 +309,12 @@ class ProcessHandle(WorkerHandle):
                 self._receiver.release(record)
 
     def is_dead(self) -> bool:
-        return self.state is not State.RUNNING or bool(self.connection.broken) or self.process.wait(0)
+        return self.state is not WorkerState.RUNNING or bool(self.connection.broken) or self.process.wait(0)
 
     def _die(self) -> None:
         """Have all streams raise what became of the worker, or of the pool before that."""
         error = ""
-        if self.state is State.RUNNING:
+        if self.state is WorkerState.RUNNING:
             if self.connection.broken:
                 cause = f"is not used any more: {self.connection.broken}"
             else:
@@ -321,10 +323,10 @@ class ProcessHandle(WorkerHandle):
             running = ", ".join(sorted({stream.name for stream in list(self.streams.values())}))
             words = f"\n{self._last_words}" if self._last_words else ""
             error = f"worker process {self.process.pid} {cause}. It was running {running}.{words}"
-        self.end(State.DEAD, lambda: WorkerError(error))
+        self.end(WorkerState.DEAD, lambda: WorkerError(error))
 
     def end_streams(self) -> None:
-        if self.state is State.RUNNING and self.is_dead():  # the streams are to learn of that
+        if self.state is WorkerState.RUNNING and self.is_dead():  # the streams are to learn of that
             self._die()
         super().end_streams()
 
@@ -344,6 +346,6 @@ class ProcessHandle(WorkerHandle):
 def _size(schema: int, inline: list[Any], extent: AnyExtent) -> int:
     """Return the size of an item."""
     size = sum(map(len, inline)) // max(len(inline), 1) + extent[2]
-    if schema < messages.FAILURE and schema & messages.SCATTERED:
+    if schema < messages.SNAPSHOT and schema & messages.SCATTERED:
         size += sum(record[2] for record in messages.unpack_table(inline[0])[0])
     return size

@@ -14,17 +14,18 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ...core import Streamer
 from ...exceptions import DataError, PescadorError
+from ...opening import State
 from ..base import StreamStats
 from ..protocol.errors import Unloadable, describe_error
 
 if TYPE_CHECKING:
     from .worker_handle import WorkerHandle
 
-__all__ = ["End", "Failure", "RemoteStream"]
+__all__ = ["End", "Failure", "RemoteStream", "Snapshot"]
 
 T = TypeVar("T")
 
@@ -53,13 +54,33 @@ class Failure:
         self.error = error
 
 
+class Snapshot:
+    """In a queue: where the stream stands on its worker after the items before."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+
+MARKS: Final = frozenset({End, Failure, Snapshot})
+"""What may be in a queue besides items."""
+
+
 class RemoteStream(Generic[T]):
     """The consumer's end of one open stream."""
 
     def __init__(
-        self, worker: WorkerHandle, number: int, prefetch: int | None, streamer: Streamer[T]
+        self,
+        worker: WorkerHandle,
+        number: int,
+        prefetch: int | None,
+        streamer: Streamer[T],
+        state: State | None = None,
     ) -> None:
         self.number = number
+        self.began_at: int = state["n"] if state else 0
+        self.snapshot = state  # the last one that came, with the items since
         self.streamer = streamer
         self.queue: deque[Any] = deque()
         self._worker = worker
@@ -87,12 +108,15 @@ class RemoteStream(Generic[T]):
             entry = _NOTHING
         if entry is _NOTHING:  # not above, or all that is raised there would seem to come from the IndexError
             entry = self._wait()
-        if entry is End:
+        while type(entry) in MARKS:
+            if type(entry) is Snapshot:
+                self.snapshot = entry.state
+                entry = self._wait()
+                continue
             self._finish()
-            raise StopIteration
-        if type(entry) is Failure:
-            self._finish()
-            raise entry.error
+            if type(entry) is End:
+                raise StopIteration
+            raise entry.error  # type: ignore[union-attr]  # it is a Failure
         worker = self._worker
         try:
             item: T = worker.deliver(entry, self)
@@ -120,13 +144,14 @@ class RemoteStream(Generic[T]):
     def _wait(self) -> Any:
         while True:
             if self.is_closed:
-                return End
+                return End()
             if not self._worker.is_ours():
                 raise PescadorError(
                     "this iterator belongs to the process from which this one was forked; iterate over the "
                     "ParallelStreamer again, which opens workers for this process"
                 )
-            self._worker.wait(self)
+            if not self.queue:
+                self._worker.wait(self)
             try:
                 return self.queue.popleft()
             except IndexError:  # it was closed, or another thread took the item
@@ -163,6 +188,19 @@ class RemoteStream(Generic[T]):
     def n_items(self) -> int:
         """How many items were delivered."""
         return self._returned + self._taken
+
+    def save(self) -> State | None:
+        """Return where the stream stands after the last item that was taken; None if it has ended."""
+        if self.is_closed:
+            return None
+        self.streamer.check_restartable()
+        return self._since_snapshot(self.began_at + self.n_items)
+
+    def _since_snapshot(self, n: int) -> State:
+        snapshot = self.snapshot
+        if snapshot is None or "source" not in snapshot:
+            return {"n": n}
+        return {"n": n, "at": snapshot.get("at", snapshot["n"]), "source": snapshot["source"]}
 
     def stats(self) -> StreamStats:
         """Return what was delivered so far."""

@@ -1,8 +1,8 @@
 """A worker, seen from the consumer.
 
-It feeds the queues of its streams, and has one :class:`State`. In all states but RUNNING it delivers nothing
-any more: its streams raise, those that are open then and those that are opened later. What they raise is
-decided by the state that came first, so that the cause of a death is still told when the pool has been
+It feeds the queues of its streams, and has one :class:`WorkerState`. In all states but RUNNING it delivers
+nothing any more: its streams raise, those that are open then and those that are opened later. What they raise
+is decided by the state that came first, so that the cause of a death is still told when the pool has been
 closed.
 
 A worker *stalls* when a consumer waits and nothing comes for `stall_timeout` seconds, of any of its streams:
@@ -28,14 +28,14 @@ from ...seeding import Seed
 from ..base import WorkerStats
 from .remote_stream import Failure, RemoteStream
 
-__all__ = ["State", "WorkerHandle"]
+__all__ = ["WorkerHandle", "WorkerState"]
 
 # Seconds by which a wait may end late. If it ends later, this process did not run (Ctrl-Z, or a machine that
 # was suspended), and perhaps the worker did not either; so that wait tells nothing of the worker.
 LATE_SECONDS = 1.0
 
 
-class State(Enum):
+class WorkerState(Enum):
     """What has become of a worker."""
 
     RUNNING = auto()
@@ -51,13 +51,13 @@ class WorkerHandle(ABC):
     """
 
     def __init__(self, stall_timeout: float | None) -> None:
-        self.state = State.RUNNING
+        self.state = WorkerState.RUNNING
         self.streams: dict[int, RemoteStream[Any]] = {}
         self.stall_timeout = stall_timeout
         self.statistics = WorkerStats()  # of streams that were closed, besides what the worker says
         self._consumer = os.getpid()
         self._make_error: Callable[[], BaseException] = PescadorError  # once it does not run any more
-        self._ends: dict[str, tuple[Callable[[], BaseException], State]] = {}
+        self._ends: dict[str, tuple[Callable[[], BaseException], WorkerState]] = {}
         self._closed_last: Callable[[], Streamer[Any] | None] = lambda: None  # the stream that was
         # Items, bytes and seconds of streams that were closed, perhaps by the garbage collector.
         self._closed_counts: deque[tuple[int, int, float]] = deque()
@@ -103,10 +103,10 @@ class WorkerHandle(ABC):
     def open(self, stream: RemoteStream[Any], recipe: Any, seed: Seed, max_iter: int | None) -> None:
         """Start a stream, whose items come into the queue of `stream`."""
         self.streams[stream.number] = stream
-        if self.state is State.RUNNING:
-            self.command("open", stream.number, recipe, seed, max_iter, stream.window)
+        if self.state is WorkerState.RUNNING:
+            self.command("open", stream.number, recipe, seed, max_iter, stream.window, stream.snapshot)
         # It may have changed meanwhile, and missed this stream.
-        if self.state is not State.RUNNING and not stream.queue:
+        if self.state is not WorkerState.RUNNING and not stream.queue:
             stream.queue.append(Failure(self._make_error()))
 
     def forget(self, stream: RemoteStream[Any]) -> None:
@@ -130,9 +130,9 @@ class WorkerHandle(ABC):
 
     def is_dead(self) -> bool:
         """Whether the worker has ended, or was given up."""
-        return self.state in (State.STALLED, State.DEAD)
+        return self.state in (WorkerState.STALLED, WorkerState.DEAD)
 
-    def end(self, state: State, make_error: Callable[[], BaseException]) -> None:
+    def end(self, state: WorkerState, make_error: Callable[[], BaseException]) -> None:
         """Have all streams raise, each an error of its own; that of an earlier end is kept."""
         # In one step, so that one of two threads is first; the state last, for it is what others look at.
         self._make_error, self.state = self._ends.setdefault("first", (make_error, state))
@@ -143,7 +143,7 @@ class WorkerHandle(ABC):
         """Have all streams raise, because the pool is closed; what came and was not taken is dropped."""
         for stream in list(self.streams.values()):
             stream.queue.clear()
-        self.end(State.CLOSED, lambda: PescadorError(CLOSED))
+        self.end(WorkerState.CLOSED, lambda: PescadorError(CLOSED))
 
     def give_up(self, quiet_since: float) -> bool:
         """Have all streams raise, because nothing came for so long; return whether it was so."""
@@ -160,7 +160,7 @@ class WorkerHandle(ABC):
         quiet = max(quiet, self.stall_timeout)  # it was that long where no command could be sent
         for_how_long = f"for {quiet:.1f} s (stall_timeout={self.stall_timeout})"
         error = f"{worker} delivered nothing {for_how_long}. {ran} {words}"
-        self.end(State.STALLED, lambda: WorkerError(error))
+        self.end(WorkerState.STALLED, lambda: WorkerError(error))
         return True
 
     def stats(self) -> WorkerStats:

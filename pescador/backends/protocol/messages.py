@@ -11,9 +11,9 @@ each stands for one item or several::
 An item whose arrays were made in shared memory is *scattered*: each of its arrays is a record of its own
 (a small one is in the item's body), and a table at the head of the body says where they are.
 
-An entry of the schema END or FAILURE ends its stream. Other kinds of message define a schema ('S') or
-announce a segment whose descriptor comes along ('M') or its end ('D'); 'X' holds the last words of a
-worker that cannot go on.
+An entry of the schema END or FAILURE ends its stream; one of SNAPSHOT says where it stands after the items
+before. Other kinds of message define a schema ('S') or announce a segment whose descriptor comes along ('M')
+or its end ('D'); 'X' holds the last words of a worker that cannot go on.
 
 Wherever it stands, a record is an *extent*: segment, offset and size, of 64 bits each. All numbers are in the
 order of this machine's bytes, for messages do not leave it.
@@ -34,7 +34,7 @@ from ..system.shared_memory import Bytes
 
 __all__ = [
     "END", "ENTRY", "FAILURE", "HEADER", "ITEMS", "LAST_WORDS", "NOWHERE", "NO_SEGMENT", "SCATTERED",
-    "SCHEMA", "SEGMENT", "WANT", "AnyExtent", "Extent", "Record", "pack_extents", "pack_table",
+    "SCHEMA", "SEGMENT", "SNAPSHOT", "WANT", "AnyExtent", "Extent", "Record", "pack_extents", "pack_table",
     "unpack_extents", "unpack_items", "unpack_table",
 ]  # fmt: skip
 
@@ -53,6 +53,7 @@ WANT: Final = struct.Struct("=QQ")
 MAX_ITEMS: Final = 1 << 10  # of an entry
 
 SCATTERED: Final = 0x40000000  # added to the schema of a scattered item
+SNAPSHOT: Final = 0xFFFFFFFD
 FAILURE: Final = 0xFFFFFFFE
 END: Final = 0xFFFFFFFF
 

@@ -10,6 +10,7 @@ waits for comes first.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,7 +21,8 @@ import numpy as np
 
 from ...core import Streamer
 from ...exceptions import DataError, PescadorError
-from ...opening import Context
+from ...iteration import saved
+from ...opening import Context, State
 from ...seeding import Seed
 from ..protocol.errors import describe_error
 
@@ -31,6 +33,10 @@ SLICE_SECONDS = 200e-6
 
 # Where slices take less, each stream has its turn soon enough, also the one that the consumer waits for.
 URGENT_SECONDS = 2e-3
+
+# How often it is told where a stream stands, and what share of the time that may take.
+SNAPSHOT_SECONDS = 1.0
+SNAPSHOT_SHARE = 0.01
 
 
 class Stop(BaseException):
@@ -44,7 +50,7 @@ class Unsendable(Exception):  # noqa: N818  # the error is its cause
 class WorkerStream:
     """The worker's end of one open stream."""
 
-    __slots__ = ("credits", "is_new", "is_open", "is_ready", "iterator", "left", "number")
+    __slots__ = ("credits", "is_new", "is_open", "is_ready", "iterator", "left", "number", "save_at")
 
     def __init__(
         self, number: int, iterator: Generator[Any, None, None], left: int | None, n_credits: int
@@ -56,6 +62,7 @@ class WorkerStream:
         self.is_open = True
         self.is_new = True  # it has not run yet
         self.is_ready = False  # it is in the queue of those that may run
+        self.save_at = time.perf_counter() + SNAPSHOT_SECONDS  # when the next snapshot is due
 
 
 class WorkerLoop(ABC):
@@ -112,6 +119,10 @@ class WorkerLoop(ABC):
         """
 
     @abstractmethod
+    def send_snapshot(self, number: int, state: State) -> None:
+        """Send where a stream stands after the items that were sent."""
+
+    @abstractmethod
     def send_end(self, number: int) -> None:
         """Tell that a stream has ended."""
 
@@ -147,17 +158,34 @@ class WorkerLoop(ABC):
                     self.running[0] = stream.number
                     started = time.perf_counter()
                     self._run_slice(stream, 1 if begins else SLICE_ITEMS)
-                    self._last_slice = time.perf_counter() - started
+                    ended = time.perf_counter()
+                    self._last_slice = ended - started
                     self.running[0] = 0
                     # A consumer that has nothing else to come waits for the first item: it must not be lost
                     # should the worker die while it makes the second one.
                     if begins and len(self._streams) <= 1:
                         self.flush()
+                    if ended > stream.save_at and stream.is_open:
+                        self._save(stream)
                     self._enqueue(stream)
         except Stop:
             pass
         finally:
             self._close_all()
+
+    def _save(self, stream: WorkerStream) -> None:
+        """Send where a stream stands: should it go on elsewhere, only later items are made again."""
+        started = time.perf_counter()
+        try:
+            state = saved(stream.iterator)
+        except Exception:  # the consumer knows why, if somebody asks there
+            state = None
+        if state is None or "source" not in state:  # how many items it gave is all that there is to know
+            stream.save_at = math.inf
+            return
+        self.send_snapshot(stream.number, state)
+        ended = time.perf_counter()
+        stream.save_at = ended + max(SNAPSHOT_SECONDS, (ended - started) / SNAPSHOT_SHARE)
 
     def _next_stream(self) -> WorkerStream:
         """Return the stream that is to run, which is in the queue no more."""
@@ -191,13 +219,22 @@ class WorkerLoop(ABC):
     def _stop(self) -> None:
         raise Stop
 
-    def _open(self, number: int, recipe: Any, seed: Seed, max_iter: int | None, n_credits: int) -> None:
+    def _open(
+        self,
+        number: int,
+        recipe: Any,
+        seed: Seed,
+        max_iter: int | None,
+        n_credits: int,
+        state: State | None = None,
+    ) -> None:
         try:
-            iterator = self.load(recipe).open(Context(seed), max_iter)
+            iterator = self.load(recipe).open(Context(seed), max_iter, state)
         except BaseException as error:
             self.send_failure(number, error)
             return
-        stream = self._streams[number] = WorkerStream(number, iterator, max_iter, n_credits)
+        left = max_iter if max_iter is None or state is None else max(max_iter - state["n"], 0)
+        stream = self._streams[number] = WorkerStream(number, iterator, left, n_credits)
         self._enqueue(stream)
 
     def _credit(self, number: int, n_credits: int) -> None:

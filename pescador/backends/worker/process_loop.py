@@ -31,6 +31,7 @@ import numpy as np
 
 from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
+from ...opening import State
 from ..protocol import messages
 from ..protocol.backoff import Backoff
 from ..protocol.codec import Encoder, Layout, Schema
@@ -215,6 +216,9 @@ class ProcessLoop(WorkerLoop):
     def send_end(self, number: int) -> None:
         with self._lock:
             self._add(number, messages.END, b"")
+
+    def send_snapshot(self, number: int, state: State) -> None:
+        self._send(number, messages.SNAPSHOT, *pickled(state))
 
     def send_failure(self, number: int, error: BaseException) -> None:
         if isinstance(error, Stop):

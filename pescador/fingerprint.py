@@ -1,0 +1,108 @@
+"""What tells a tree of streams from another: enough to notice that a state is of another one.
+
+It is no proof. Of a large mux some streams are looked at, of an array its dtype and shape, and of an object
+its class. Of a path it is the last part, so that data may lie elsewhere on another machine, but the order of
+files counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence, Sized
+from functools import partial
+from hashlib import blake2b
+from itertools import islice
+from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import numpy as np
+
+from .opening import Openable
+
+if TYPE_CHECKING:
+    from .checkpoint import Resumable
+
+__all__ = ["Parts", "fingerprint", "parts_of_recipe", "summary"]
+
+LOOKED_AT: Final = 64
+"""How many streams of a tree are looked at; of each mux some of its streams, at equal distances."""
+ENTRIES: Final = 8
+"""How many entries of a container are looked at."""
+
+
+class Parts(NamedTuple):
+    """What a stream consists of."""
+
+    what: list[Any]
+    """Of what JSON knows."""
+    members: Sequence[Resumable]
+    """The streams directly below it."""
+    seed: Any = None
+    """Its own seed, if it has one."""
+
+
+def fingerprint(stream: Resumable) -> tuple[str, str]:
+    """Return two texts: of a tree of streams, and of the seeds that its muxes were given."""
+    seeds: list[Any] = []
+
+    def look_at(stream: Resumable, bound: int) -> list[Any]:
+        what, members, seed = stream._parts()
+        seeds.append(seed)
+        n = min(len(members), bound)
+        chosen = [members[i * len(members) // n] for i in range(n)]
+        return [what, len(members), [look_at(member, max(1, bound // n)) for member in chosen]]
+
+    return _digest(look_at(stream, LOOKED_AT)), _digest(seeds)
+
+
+def parts_of_recipe(source: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
+    """Return the parts of a Streamer."""
+    members: list[Any] = []
+
+    def look_at(value: object) -> Any:
+        if isinstance(value, MethodType) and isinstance(value.__self__, Openable):
+            members.append(value.__self__)
+            return value.__func__.__qualname__
+        kind, found = type(value), cast("Any", value)
+        entries = found if kind in (list, tuple) else found.values() if kind is dict else [found]
+        if any(issubclass(each, Openable) for each in set(map(type, entries))):
+            members.extend(entry for entry in entries if isinstance(entry, Openable))
+        return summary(value)
+
+    what = [look_at(source), list(map(look_at, args)), {key: look_at(value) for key, value in kwargs.items()}]
+    return Parts(what, members)
+
+
+def summary(value: object) -> Any:
+    """Return what tells an object from others, of what JSON knows."""
+    kind = type(value)
+    if isinstance(value, str | PurePath):
+        return str(value).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    if value is None or kind in (bool, int, float, complex):
+        return repr(value)
+    if isinstance(value, np.generic):
+        return str(value)
+    if isinstance(value, np.ndarray):
+        return [value.dtype.str, list(value.shape)]
+    if isinstance(value, FunctionType | BuiltinFunctionType | MethodType | type):
+        return value.__qualname__
+    if isinstance(value, partial):
+        return [summary(value.func), list(map(summary, value.args)), summary(value.keywords)]
+    name = kind.__qualname__
+    if kind in (list, tuple):
+        return [name, len(value), list(map(summary, value[:ENTRIES]))]  # type: ignore[arg-type, index]
+    if isinstance(value, Openable):
+        return "stream"
+    try:
+        length = len(value) if isinstance(value, Sized) else None
+    except Exception:  # it has none after all
+        length = None
+    if kind is dict:
+        entries = islice(value.items(), ENTRIES)  # type: ignore[attr-defined]
+        return [name, length, [[str(key), summary(entry)] for key, entry in entries]]
+    return [name, length]
+
+
+def _digest(value: object) -> str:
+    return blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()

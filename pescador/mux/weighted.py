@@ -1,0 +1,117 @@
+"""WeightedMux: a mux whose streamers have weights."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..checkpoint import changed_weights
+from ..sampling import Floats, check_weights
+from ..seeding import RandomState
+from .base import BaseMux, Member
+
+__all__ = ["WeightedMux"]
+
+T_co = TypeVar("T_co", covariant=True)
+Self = TypeVar("Self", bound="WeightedMux[Any]")
+
+
+class _Weights:
+    """The weights of a mux, shared with its activated copies."""
+
+    def __init__(self, original: Floats | None, *changed: Floats | None) -> None:
+        for values in (original, *changed):
+            if values is not None:
+                values.flags.writeable = False  # which a pickle does not keep
+        self.original = self.values = original
+        self.running: weakref.WeakSet[WeightedMux[Any]] = weakref.WeakSet()
+        for values in changed:
+            self.change(values)
+
+    def change(self, values: Floats | None) -> None:
+        """Use other weights from now on."""
+        self.values = values
+        if same_weights(values, self.original):
+            changed_weights.discard(self)
+        else:
+            changed_weights.add(self)
+
+    def __reduce__(self) -> tuple[type[_Weights], tuple[Floats | None, ...]]:
+        return _Weights, (self.original, self.values) if self in changed_weights else (self.original,)
+
+
+class WeightedMux(BaseMux[T_co]):
+    """A mux whose streamers have weights, which may be changed while it runs."""
+
+    def __init__(
+        self,
+        streamers: Iterable[Member[T_co]],
+        weights: npt.ArrayLike | None = None,
+        random_state: RandomState = None,
+    ) -> None:
+        super().__init__(streamers, random_state)
+        self._weights = _Weights(None if weights is None else check_weights(weights, self.n_streams))
+
+    @property
+    def weights(self) -> Floats | None:
+        """Weights of the streamers, shape (n_streams,), read-only; None if they are equal.
+
+        Assign to change them, also while the mux runs in this process. Invalid weights raise
+        PescadorError and change nothing.
+        """
+        return self._weights.values
+
+    @weights.setter
+    def weights(self, weights: npt.ArrayLike | None) -> None:
+        self._weights.change(None if weights is None else check_weights(weights, self.n_streams))
+        for mux in list(self._weights.running):
+            mux._reweigh()
+
+    def __copy__(self: Self) -> Self:
+        duplicate = super().__copy__()
+        duplicate._weights = copy.deepcopy(self._weights)
+        return duplicate
+
+    def _activate(self) -> None:
+        super()._activate()
+        if self.resumed and "weights" in self.resumed:
+            weights = self.resumed["weights"]
+            weights = None if weights is None else check_weights(weights, self.n_streams)
+            if not same_weights(weights, self.weights):  # they were not changed where this mux ran
+                self._weights = _Weights(self._weights.original, weights)
+
+    def _save_source(self) -> Any:
+        state = self.state()
+        if state is not None and self._weights in changed_weights:
+            state["weights"] = None if self.weights is None else self.weights.tolist()
+        return state
+
+    def _parameters(self) -> list[Any]:
+        original = self._weights.original
+        return [*super()._parameters(), None if original is None else zlib.crc32(original.tobytes())]
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """While this block is open, a change of the weights calls :meth:`_reweigh`."""
+        self._weights.running.add(self)
+        try:
+            yield
+        finally:
+            self._weights.running.discard(self)
+
+    def _reweigh(self) -> None:
+        raise NotImplementedError
+
+
+def same_weights(one: Floats | None, other: Floats | None) -> bool:
+    """Whether weights are the same."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
