@@ -2,7 +2,8 @@
 
 core.py         Streamer, the recipe of a stream; streamable
 iteration.py    one iteration over it, and where that stands
-checkpoint.py   states: saving them, and going on from them; fingerprint.py: of which stream they are
+checkpoint.py   states: saving them, and going on from them
+fingerprint.py  of which stream a state is
 arguments.py    how its generator function is called, with arguments of each opening's own
 isolation.py    which of them are passed on, shared, viewed or copied
 opening.py      what a stream is opened with: its seed, and who opens streams below it

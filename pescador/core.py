@@ -22,6 +22,7 @@ from .exceptions import ParameterError, PescadorError
 from .isolation import ATOMS
 from .iteration import Items, Place, epochs, iteration
 from .opening import Context, Loaded, State
+from .seeding import lock
 
 __all__ = ["Streamer", "streamable"]
 
@@ -29,8 +30,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
 Self = TypeVar("Self", bound="Streamer[Any]")
-
-_making_lists = threading.RLock()  # reentrant: a collection may close streams while it is held
 
 
 class Streamer(Resumable, Generic[T_co]):
@@ -190,7 +189,7 @@ class Streamer(Resumable, Generic[T_co]):
         """Return a shallow copy that is opened with `context`, to go on from `state`."""
         if self._open_copies is None:
             # All copies share it. It is made for the first: most of a million streamers are never opened.
-            with _making_lists:
+            with lock:
                 if self._open_copies is None:
                     self._open_copies = []
         bound = object.__new__(type(self))

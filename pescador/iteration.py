@@ -8,6 +8,7 @@ knows how often it was asked.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator
 from contextlib import closing
 from itertools import count, islice
@@ -152,14 +153,15 @@ class Items(_Passed[T_co]):
     """
 
     _generator: Any
-    _stream: Streamer[T_co]
+    _stream: weakref.ref[Streamer[T_co]]
     _place: Place
 
     def __new__(  # noqa: D102
         cls, generator: Generator[T_co, None, None], stream: Streamer[T_co], place: Place
     ) -> Items[T_co]:
         self = super().__new__(cls, generator, None)
-        self._generator, self._stream, self._place = generator, stream, place
+        self._generator, self._place = generator, place
+        self._stream = weakref.ref(stream)  # while it is open, the generator holds it
         return self
 
     def send(self, value: Any) -> T_co:
@@ -178,7 +180,12 @@ class Items(_Passed[T_co]):
 
     def state_dict(self) -> State:
         """Return where this iterator stands, see :meth:`Streamer.state_dict`."""
-        return self._stream._state_of(self._place)
+        stream = self._stream()
+        if stream is None:
+            raise PescadorError(
+                "this iterator is over, and its stream is gone, which alone knows what it is of"
+            )
+        return stream._state_of(self._place)
 
     def save(self) -> State | None:
         """Return where this iterator stands in its stream."""
@@ -197,7 +204,7 @@ class Items(_Passed[T_co]):
         raise TypeError("cannot pickle an open iterator of a stream; state_dict() says where it stands")
 
     def __repr__(self) -> str:
-        return f"<iterator over {self._stream!r}>"
+        return f"<iterator over {self._stream()!r}>"
 
 
 def iteration(

@@ -27,7 +27,7 @@ import numpy as np
 
 from .exceptions import ParameterError
 
-__all__ = ["RNG", "RandomState", "Seed", "SeedSource", "generator_state", "restore_generator"]
+__all__ = ["RNG", "RandomState", "Seed", "SeedSource", "generator_state", "lock", "restore_generator"]
 
 RandomState = int | np.random.SeedSequence | np.random.Generator | np.random.RandomState | None
 """What a parameter called ``random_state`` takes."""
@@ -45,8 +45,22 @@ WORKER: Final = 8  # (WORKER, w): the global state of a worker process
 FIRST: Final = 9  # the first working set of a mux
 
 
-# Held while entropy is drawn and openings are counted. Reentrant, because a signal handler may open streams.
-_lock = threading.RLock()
+lock: Final = threading.RLock()
+"""Held while entropy is drawn, openings are counted, or what openings share is made.
+
+Reentrant, because a signal handler, or a finalizer, may open or close streams.
+"""
+
+
+def _hold_at_fork() -> None:
+    """Have no lock held by a thread that a forked child does not have: ours, and that of ``np.random``."""
+    # Those registered last are taken first: ours, because who holds it may draw.
+    for held in (np.random.mtrand._rand._bit_generator.lock, lock):  # type: ignore[attr-defined]  # hidden
+        os.register_at_fork(before=held.acquire, after_in_parent=held.release, after_in_child=held.release)
+
+
+if hasattr(os, "register_at_fork"):
+    _hold_at_fork()
 
 
 class _Root:
@@ -79,7 +93,7 @@ class _Root:
         return self._words  # type: ignore[return-value]  # drawn just now
 
     def _draw(self, integers: Callable[..., Any]) -> None:
-        with _lock:  # streams of one tree may run on several threads
+        with lock:  # streams of one tree may run on several threads
             if self._words is None:
                 self._words = _draw_words(integers)
 
@@ -107,7 +121,7 @@ class Seed:
     @classmethod
     def of_opening(cls, sources: Iterable[SeedSource]) -> Seed:
         """Return the seed of an opening at the root of a tree, and count it for sources in the tree."""
-        with _lock:  # so that all numbers are of one opening
+        with lock:  # so that all numbers are of one opening
             return cls(_Root(None, {source.key: source.count() for source in sources} or None))
 
     @property
@@ -209,7 +223,7 @@ class SeedSource:
 
     @number.setter
     def number(self, number: int) -> None:
-        with _lock:
+        with lock:
             self._openings = number
 
     @property
@@ -221,7 +235,7 @@ class SeedSource:
 
     def count(self) -> int:
         """Return the number of an opening that begins now."""
-        with _lock:
+        with lock:
             assert self._openings is not None
             number = self._openings
             self._openings = number + 1

@@ -1,6 +1,7 @@
 """Muxes: streams that mix streams.
 
 base.py         BaseMux: how a mux opens streams, and how to write a mux of one's own
+weighted.py     a mux whose streamers have weights
 stochastic.py   StochasticMux: a bounded working set that is replaced all the time
 activations.py  which stream it opens next, and for how many samples
 orders.py       random orders of slots, which it begins with or goes through

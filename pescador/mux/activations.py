@@ -9,6 +9,7 @@ what is at one position never depends on how long the streams before it were.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from itertools import chain, islice
 
@@ -23,7 +24,7 @@ from ..seeding import Seed, generator_state, restore_generator
 from .base import check_mode
 from .orders import Permutation
 
-__all__ = ["Activations", "Budgets", "Exhaustive", "Proposals"]
+__all__ = ["Activations", "Budgets", "Exhaustive", "Proposals", "Scout"]
 
 MODES = ("with_replacement", "single_active", "exhaustive")
 DISTS = ("poisson", "constant", "binomial")
@@ -227,6 +228,34 @@ class Budgets:
 
         for extra in blocks(draw):
             yield (extra + 1).tolist()
+
+
+class Scout:
+    """Runs ahead of the mux through its sequence of activations, and tells what it will open next.
+
+    It follows the same sequence, so it is right unless something happens that nobody can foresee: a
+    stream turns out to be empty, or one that may not repeat is still active when its turn comes.
+    """
+
+    def __init__(self, activations: Activations, budgets: Budgets, ahead: int) -> None:
+        self.activations = activations
+        self._budgets = budgets
+        self._ahead = ahead
+        self._guesses: deque[tuple[int, int]] = deque()  # position, index
+
+    def guess(self, position: int, excluded: set[int]) -> Iterator[tuple[int, int, int | None]]:
+        """Yield position, index and budget of what comes after `position` and was not told before."""
+        while self._guesses and self._guesses[0][0] <= position:
+            self._guesses.popleft()
+        while len(self._guesses) < self._ahead:
+            if excluded:
+                excluded = excluded | {index for _, index in self._guesses}
+            taken = self.activations.take(excluded)
+            if taken is None:
+                return
+            if taken[0] > position:
+                self._guesses.append(taken)
+                yield (*taken, self._budgets.at(taken[0], 0.0))
 
 
 def _binomial(rate: float, share: float) -> tuple[int, float]:

@@ -8,7 +8,6 @@ activation takes its slot, and the draw is made anew. A stream opens at the firs
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -19,7 +18,7 @@ from ..checks import whole_number
 from ..opening import State
 from ..sampling import Categorical, Draws, SumTree, scale
 from ..seeding import RandomState
-from .activations import MODES, Activations, Budgets, Exhaustive, Proposals
+from .activations import MODES, Activations, Budgets, Exhaustive, Proposals, Scout
 from .base import UNOPENED, Member, check_mode, take_one
 from .orders import systematic_sample
 from .weighted import WeightedMux
@@ -120,9 +119,9 @@ class StochasticMux(WeightedMux[T_co]):
             self._first = systematic_sample(self.n_streams, self.weights, self._n_slots, rng)
         self._activations = self._make_activations()
         self._budgets = self._make_budgets()
-        self._scout: _Scout | None = None
+        self._scout: Scout | None = None
         if self._opener.ahead and not (self._weighted and self.dist == "binomial"):
-            self._scout = _Scout(self._make_activations(), self._make_budgets(), self._opener.ahead)
+            self._scout = Scout(self._make_activations(), self._make_budgets(), self._opener.ahead)
         # position, index and budget of what is in each slot
         self._assigned: list[tuple[int, int, int | None] | None] = [None] * self._n_slots
         self._active: set[int] = set()  # by index; kept where streams may not repeat
@@ -321,31 +320,3 @@ class StochasticMux(WeightedMux[T_co]):
             self._draws.sampler = self._tree
             self._draws.remap()
         self._total = self._total_weight()
-
-
-class _Scout:
-    """Runs ahead of the mux through its sequence of activations, and tells what it will open next.
-
-    It follows the same sequence, so it is right unless something happens that nobody can foresee: a
-    stream turns out to be empty, or one that may not repeat is still active when its turn comes.
-    """
-
-    def __init__(self, activations: Activations, budgets: Budgets, ahead: int) -> None:
-        self.activations = activations
-        self._budgets = budgets
-        self._ahead = ahead
-        self._guesses: deque[tuple[int, int]] = deque()  # position, index
-
-    def guess(self, position: int, excluded: set[int]) -> Iterator[tuple[int, int, int | None]]:
-        """Yield position, index and budget of what comes after `position` and was not told before."""
-        while self._guesses and self._guesses[0][0] <= position:
-            self._guesses.popleft()
-        while len(self._guesses) < self._ahead:
-            if excluded:
-                excluded = excluded | {index for _, index in self._guesses}
-            taken = self.activations.take(excluded)
-            if taken is None:
-                return
-            if taken[0] > position:
-                self._guesses.append(taken)
-                yield (*taken, self._budgets.at(taken[0], 0.0))
