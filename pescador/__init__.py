@@ -10,6 +10,8 @@ opening.py      what a stream is opened with: its seed, and who opens streams be
 closing.py      how a stream is closed, also one that does not want to end
 mux/            muxes, which mix streams
 maps.py         buffer_stream, tuples, keras_tuples, cache
+sources.py      rows, patches: random parts of arrays and files; skip_errors, for files that fail
+files.py        the arrays and files that these read
 parallel.py     ParallelStreamer and ZMQStreamer, which run a stream in the background
 zmq_stream.py   ZMQStreamer, where earlier versions had it
 backends/       what they run on: serial, thread, shm, zmq
@@ -33,6 +35,7 @@ from .mux import BaseMux, ChainMux, Mux, RoundRobinMux, ShuffledMux, StochasticM
 from .opening import START
 from .parallel import ParallelStreamer, ZMQStreamer
 from .seeding import RNG
+from .sources import patches, rows, skip_errors
 
 __version__ = "4.0.0.dev0"
 
@@ -55,6 +58,9 @@ __all__ = [
     "cache",
     "empty",
     "keras_tuples",
+    "patches",
+    "rows",
+    "skip_errors",
     "stateless",
     "streamable",
     "tuples",

@@ -9,6 +9,7 @@ can be avoided, and whatever goes wrong leaves a shorter text.
 from __future__ import annotations
 
 import functools
+import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -25,7 +26,7 @@ MAX_ENTRIES = 4  # of a list
 MAX_PARTS = 60  # in all
 MAX_WORD = 60  # characters of a key, of a name or of a dtype
 MAX_TEXT = 2000  # characters in all
-MAX_ARGUMENT = 40  # characters of a text or number in a recipe
+MAX_ARGUMENT = 60  # characters of a text, path or number in a recipe
 
 # What the code of an item may raise; but not a Ctrl-C, which comes from elsewhere.
 _ANYTHING = (Exception, SystemExit, GeneratorExit)
@@ -40,8 +41,10 @@ def shown(value: object) -> str:
     """Return a short text for a part of a recipe: the name of a function, the type of anything large."""
     if isinstance(value, functools.partial):
         return f"partial({shown(value.func)}, ...)"
-    if isinstance(value, str | bytes | int | float | complex | None):
-        return _shortened(repr(value), MAX_ARGUMENT)
+    if isinstance(value, str | bytes | int | float | complex | None | pathlib.PurePath):
+        text = repr(value)
+        # The end of a path tells more than its beginning.
+        return text if len(text) <= MAX_ARGUMENT else f"{text[:15]}...{text[15 + 3 - MAX_ARGUMENT :]}"
     if value is RNG:
         return repr(value)
     name = getattr(value, "__qualname__", None)

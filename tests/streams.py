@@ -19,6 +19,11 @@ def samples(n, size):
         yield {"x": np.full(size, i, np.float32), "y": i}
 
 
+def failing(n, error, text="it is broken"):
+    yield from range(n)
+    raise error(text)
+
+
 def constant(value):
     while True:
         yield value

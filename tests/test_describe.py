@@ -1,5 +1,6 @@
 """The text that stands for an item in a message."""
 
+import pathlib
 import threading
 from collections import namedtuple
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from pescador.describe import MAX_TEXT, describe
+from pescador.describe import MAX_ARGUMENT, MAX_TEXT, describe, shown
 
 SECRET = 123456.75  # stands in data, and in no text
 
@@ -17,6 +18,14 @@ def test_it_shows_form_at_any_depth():
     assert describe(item) == (
         "{'a': {'b': ndarray(shape=(2,), dtype=float32)}, 'c': list of 5: [int, str, NoneType, float, ...]}"
     )
+
+
+def test_of_a_long_path_the_end_is_shown():
+    path = pathlib.PurePosixPath("/data", *["folder"] * 20, "song_0123.npz")
+    for value in (path, str(path)):
+        assert "folder/song_0123.npz'" in shown(value)
+        assert len(shown(value)) == MAX_ARGUMENT
+    assert shown(pathlib.PurePosixPath("a.npz")) == "PurePosixPath('a.npz')"
 
 
 class Tensor:

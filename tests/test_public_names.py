@@ -12,6 +12,7 @@ PUBLIC = {
     *("StochasticMux", "ShuffledMux", "RoundRobinMux", "ChainMux", "Mux", "BaseMux"),
     *("ParallelStreamer", "ZMQStreamer"),
     *("buffer_stream", "tuples", "keras_tuples", "cache"),
+    *("rows", "patches", "skip_errors"),
     *("RNG", "START", "stateless", "empty", "PescadorError", "DataError", "WorkerError"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,19 @@ def maps() -> None:
     batches = pescador.Streamer(pescador.buffer_stream, stream, 16)
     array: npt.NDArray[Any] = pescador.empty((2, 3), dtype=np.float32, order="F")
     print(batch, pair, values, sample, array, next(iter(batches))["x"].shape)
+
+
+def sources() -> None:
+    data = {"x": np.zeros((5, 2)), "y": np.zeros(5)}
+    row: dict[str, Any] = next(pescador.rows(data, rng=np.random.default_rng(0)))
+    batch: dict[str, Any] = next(pescador.rows("a.npz", 16, rng=0, keys=["x", "y"]))
+    patch: dict[str, Any] = next(pescador.patches(Path("a.h5"), 8, -1, rng=None, keys="x", pad={"x": 0.5}))
+    from_files = pescador.Streamer(
+        pescador.patches, {"x": Path("a.npy")}, 8, rng=pescador.RNG, skip_short=True
+    )
+    safe = pescador.Streamer(pescador.skip_errors, from_files, OSError, pescador.DataError)
+    item: int = next(pescador.skip_errors(pescador.Streamer(numbers, 5), ValueError))
+    print(row, batch, patch, next(iter(safe)), item)
 
 
 def errors(error: pescador.PescadorError) -> str:
