@@ -13,6 +13,7 @@ maps.py         buffer_stream, tuples, keras_tuples, cache
 sources.py      rows, patches: random parts of arrays and files; skip_errors, for files that fail
 files.py        the arrays and files that these read
 parallel.py     ParallelStreamer and ZMQStreamer, which run a stream in the background
+pools.py        the pool of workers of each
 zmq_stream.py   ZMQStreamer, where earlier versions had it
 backends/       what they run on: serial, thread, shm, zmq
 seeding.py      how one random_state governs a whole tree of streams; RNG

@@ -8,10 +8,7 @@ mux is the unit of parallelism, and its sequence does not depend on where its st
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from inspect import signature
@@ -19,13 +16,14 @@ from itertools import compress, repeat
 from typing import Any, TypeVar, cast
 
 from . import backends
-from .backends.base import Pool
+from .backends.base import WorkerStats
 from .checks import did_you_mean, optional_number, whole_number
 from .core import Streamer
-from .exceptions import ParameterError, PescadorError
+from .exceptions import ParameterError
 from .fingerprint import Parts
 from .iteration import saved
 from .opening import Context, PoolOpener, State
+from .pools import PoolKeeper
 
 __all__ = ["ParallelStreamer", "ZMQStreamer"]
 
@@ -41,39 +39,29 @@ class ParallelStreamer(Streamer[T_co]):
     It is itself a Streamer, so it may be mixed, mapped and nested. Several iterators may be open at
     once, each used by one thread at a time.
 
-    Parameters
-    ----------
-    streamer : Streamer or iterable
-        What to produce.
-    backend : {'shm', 'zmq', 'thread', 'serial'} or str
-        Where: in a process that hands over large arrays through shared memory, in a process that sends
-        everything through a ZeroMQ socket, in a thread, or not in the background at all. Others may
-        be registered, see :mod:`pescador.backends`.
-    n_workers : int
-        Number of workers.
-    prefetch : int, optional
-        How many items the background may be ahead of the consumer, at least 1. If not given, 16, or
-        more for small items: as many as fit in 8 MiB, up to 1024. The streams of one worker share that,
-        with at least 4 items each.
-    timeout : float or None
-        Seconds that :meth:`close` waits for a worker before it is terminated; None waits without a bound.
-        After one second it tells the logger ``pescador`` for which worker it waits, and what that runs.
-    stall_timeout : float, optional
-        Seconds that the consumer waits for an item while the worker delivers nothing, until WorkerError
-        is raised. It says which stream ran, for how long, and the stack of the worker (of every thread of
-        it, also in compiled code; none if the process is stopped). The worker process and what it started
-        are ended, and the next iteration starts a new one. A thread cannot be ended: it goes on until its
-        generator returns; and one whose compiled code keeps Python's lock keeps the consumer from
-        noticing. 'serial' has no worker to wait for, and ignores this. By default, the wait is unbounded.
-    start_method : {'forkserver', 'spawn', 'fork'}, optional
-        How worker processes start. By default they are forked from a clean process that runs no
-        threads of yours.
-    open_ahead : int, optional
-        With several workers: how many streams each mux may open before it needs them, so that it does
-        not wait while a file loads. `n_workers` if not given.
-    **options
-        Options of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy`
-        of 'zmq'.
+        Parameters ---------- streamer : Streamer or iterable What to produce. backend : {'shm', 'zmq',
+        'thread', 'serial'} or str Where: in a process that hands over large arrays through shared memory, in
+        a process that sends everything through a ZeroMQ socket, in a thread, or not in the background at all.
+        Others may be registered, see :mod:`pescador.backends`. n_workers : int Number of workers. prefetch :
+        int, optional How many items the background may be ahead of the consumer, at least 1. If not given,
+        16, or more for small items: as many as fit in 8 MiB, up to 1024. The streams of one worker share
+        that, with at least 4 items each. timeout : float or None Seconds that :meth:`close` waits for a
+        worker before it is terminated; None waits without a bound. After one second it tells the logger
+        ``pescador`` for which worker it waits, and what that runs. stall_timeout : float, optional Seconds
+        that the consumer waits for an item while the worker delivers nothing, until WorkerError is raised. It
+        says which stream ran, for how long, and the stack of the worker (of every thread of it, also in
+        compiled code; none if the process is stopped). The worker process and what it started are ended, and
+        the next iteration starts a new one. A thread cannot be ended: it goes on until its generator returns;
+        and one whose compiled code keeps Python's lock keeps the consumer from noticing. 'serial' has no
+        worker to wait for, and ignores this. By default, the wait is unbounded. max_restarts : int How many
+        worker processes that died, or stalled, are replaced until the next one ends the iteration. A
+        replacement goes on with exactly the items that would have come, so the generators have to give the
+        same items again for the same seed. An item that ends two workers raises WorkerError. The logger
+        ``pescador`` and :meth:`stats` tell of each. start_method : {'forkserver', 'spawn', 'fork'}, optional
+        How worker processes start. By default they are forked from a clean process that runs no threads of
+        yours. open_ahead : int, optional With several workers: how many streams each mux may open before it
+        needs them, so that it does not wait while a file loads. `n_workers` if not given. **options Options
+        of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy` of 'zmq'.
 
     Raises
     ------
@@ -104,6 +92,7 @@ class ParallelStreamer(Streamer[T_co]):
         prefetch: int | None = None,
         timeout: float | None = 5,
         stall_timeout: float | None = None,
+        max_restarts: int = 0,
         start_method: str | None = None,
         open_ahead: int | None = None,
         **options: Any,
@@ -112,6 +101,7 @@ class ParallelStreamer(Streamer[T_co]):
         n_workers = whole_number(n_workers, "n_workers", 1)
         prefetch = optional_number(prefetch, "prefetch", 1)
         open_ahead = optional_number(open_ahead, "open_ahead", 0)
+        max_restarts = whole_number(max_restarts, "max_restarts", 0)
         if timeout is not None and not (isinstance(timeout, int | float) and 0 <= timeout <= MAX_TIMEOUT):
             raise ParameterError(f"timeout is None or seconds, from 0 to {MAX_TIMEOUT:,}, got {timeout!r}")
         if stall_timeout is not None and not (
@@ -134,7 +124,9 @@ class ParallelStreamer(Streamer[T_co]):
         self.open_ahead = n_workers if open_ahead is None else open_ahead
         self.timeout = timeout
         self.stall_timeout = stall_timeout
-        self._pool = _PoolKeeper(backend, n_workers, timeout, stall_timeout, options)
+        self.max_restarts = max_restarts
+        _check_options(backend, options)
+        self._pool = PoolKeeper(backend, n_workers, timeout, stall_timeout, max_restarts, options)
 
     def _counted(self, max_iter: int | None) -> Iterator[T_co]:
         seed = cast("Context", self._context).seed()
@@ -180,17 +172,14 @@ class ParallelStreamer(Streamer[T_co]):
         If the consumer waits much longer than a worker does, more workers help, or a faster producer. If each
         worker waits much longer than the consumer does, the workers are fast enough.
 
-        Returns
-        -------
-        stats : dict
-            ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of it that the worker had to
-            copy), ``consumer_wait`` and ``worker_wait`` (in seconds), ``queue_depth`` (items that are here
-            already), ``streams`` (open now): sums over the workers; and ``workers``, a list of dicts with
-            the same keys, ``pid`` and ``open_streams``: of each stream that is open now ``name``, ``items``,
-            ``consumer_wait`` and ``queue_depth``.
+            Returns ------- stats : dict ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of
+            it that the worker had to copy), ``consumer_wait`` and ``worker_wait`` (in seconds),
+            ``queue_depth`` (items that are here already), ``streams`` (open now), ``restarts``: sums over the
+            workers; and ``workers``, a list of dicts with the same keys, ``pid`` and ``open_streams``: of
+            each stream that is open now ``name``, ``items``, ``consumer_wait`` and ``queue_depth``.
         """
         workers = [asdict(worker) for worker in self._pool.stats()]
-        totals = ("items", "bytes", "copied", "consumer_wait", "worker_wait", "queue_depth", "streams")
+        totals = [key for key in asdict(WorkerStats()) if key not in ("pid", "open_streams")]
         return {**{key: sum(worker[key] for worker in workers) for key in totals}, "workers": workers}
 
     def close(self) -> None:
@@ -202,6 +191,15 @@ class ParallelStreamer(Streamer[T_co]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _check_options(backend: str, options: Iterable[str]) -> None:
+    """Raise ParameterError if there is an option that the backend does not have."""
+    known = signature(backends.get(backend)).parameters
+    for name in options:
+        if name not in known and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
+            close = did_you_mean(name, {*known, *signature(ParallelStreamer).parameters} - {"options"})
+            raise ParameterError(f"options of backend {backend!r}: there is no option {name!r}{close}")
 
 
 class ZMQStreamer(ParallelStreamer[T_co]):
@@ -220,8 +218,8 @@ class ZMQStreamer(ParallelStreamer[T_co]):
     timeout : float or None
         Seconds that ``close()`` waits for the worker before it is terminated; None waits without a bound.
     **options
-        Keywords of :class:`ParallelStreamer`: `n_workers`, `prefetch`, `stall_timeout`, `start_method` and
-        `open_ahead`.
+        Keywords of :class:`ParallelStreamer`: `n_workers`, `prefetch`, `stall_timeout`, `max_restarts`,
+        `start_method` and `open_ahead`.
 
     Examples
     --------
@@ -252,98 +250,3 @@ class ZMQStreamer(ParallelStreamer[T_co]):
             copy=copy,
             **options,
         )
-
-
-class _PoolKeeper:
-    """The pool of a ParallelStreamer and its copies: opened when needed, closed with the last of them.
-
-    Every thread that iterates calls :meth:`get`. Any thread, or a signal handler, may call :meth:`close` at
-    any time. In a forked child there is no pool at first, because only the parent may use its own, or close
-    it; nor is there one in what comes from a pickle.
-    """
-
-    def __init__(
-        self,
-        backend: str,
-        n_workers: int,
-        timeout: float | None,
-        stall_timeout: float | None,
-        options: dict[str, Any],
-    ) -> None:
-        self._recipe = (backend, n_workers, timeout, stall_timeout, options)
-        # Held while the pool is opened or closed. Reentrant: a signal handler may close what it interrupts.
-        self._lock = threading.RLock()
-        self._n_closed = 0  # how often close() was called
-        self._pool: Pool | None = None
-        self._pid = os.getpid()
-        self._finalizer: weakref.finalize[..., _PoolKeeper] | None = None
-        kind = backends.get(backend)
-        known = signature(kind).parameters
-        for name in options:
-            if name not in known and not any(one.kind is one.VAR_KEYWORD for one in known.values()):
-                close = did_you_mean(name, {*known, *signature(ParallelStreamer).parameters} - {"options"})
-                raise ParameterError(f"options of backend {backend!r}: there is no option {name!r}{close}")
-        try:
-            self._backend = kind(**options)
-        except TypeError as error:
-            raise ParameterError(f"options of backend {backend!r}: {error}") from error
-
-    def __reduce__(self) -> tuple[type[_PoolKeeper], tuple[Any, ...]]:
-        return _PoolKeeper, self._recipe
-
-    def get(self) -> Pool:
-        """Return the pool; open one if there is none that can be used."""
-        self._leave_to_parent()
-        n_closed = self._n_closed
-        with self._lock:
-            if self._pool is not None and self._pool.broken:
-                self._end()
-            if self._pool is None:
-                _, n_workers, timeout, stall_timeout, _ = self._recipe
-                self._pool = self._backend.open(n_workers, timeout=timeout, stall_timeout=stall_timeout)
-                self._finalizer = weakref.finalize(self, _close, self._pool, self._pid)
-            if n_closed != self._n_closed:
-                self._end()
-                raise PescadorError("the ParallelStreamer was closed while its workers were being started")
-            return self._pool
-
-    def _leave_to_parent(self) -> None:
-        """Forget the pool if it belongs to the process from which this one was forked."""
-        if self._pid != os.getpid():
-            self._lock = threading.RLock()  # the old one may be held by a thread that only the parent has
-            self._pid = os.getpid()
-            if self._finalizer is not None:
-                self._finalizer.detach()
-            self._pool = self._finalizer = None
-
-    def stats(self) -> list[backends.WorkerStats]:
-        pool = self._pool
-        return [] if pool is None or self._pid != os.getpid() else pool.stats()
-
-    def close(self) -> None:
-        self._leave_to_parent()
-        self._n_closed += (
-            1  # first, so that a thread that is opening the pool now closes it as soon as it is open
-        )
-        timeout = self._recipe[2]
-        if self._lock.acquire(timeout=-1 if timeout is None else timeout):
-            try:
-                self._end()
-            finally:
-                self._lock.release()
-
-    def _end(self) -> None:
-        """Close the pool, if there is one. The lock is held."""
-        pool, finalizer = self._pool, self._finalizer
-        if pool is not None:
-            _close(pool, self._pid)
-            # Only now: if a Ctrl-C interrupts close(), the pool is still known, and can be closed again.
-            if finalizer is not None:
-                finalizer.detach()
-            self._pool = self._finalizer = None
-
-
-def _close(pool: Pool, pid: int) -> None:
-    """Close a pool, except in a forked child, which inherits the finalizers of its parent."""
-    if pid == os.getpid():
-        pool.close()

@@ -80,6 +80,8 @@ class WorkerStats:
     """Bytes of array data and pickles delivered; 0 where nothing is encoded."""
     copied: int = 0
     """Bytes that the worker copied to send them; less than `bytes` where arrays were made in place."""
+    restarts: int = 0
+    """How many workers died in this one's place, and were replaced."""
     consumer_wait: float = 0.0
     """Seconds that the consumer waited for this worker."""
     worker_wait: float = 0.0
@@ -143,16 +145,14 @@ class Backend(ABC):
     """Opens pools. Its constructor takes the options of the backend, and checks them."""
 
     @abstractmethod
-    def open(self, n_workers: int, *, timeout: float | None, stall_timeout: float | None) -> Pool:
+    def open(
+        self, n_workers: int, *, timeout: float | None, stall_timeout: float | None, max_restarts: int = 0
+    ) -> Pool:
         """Open a pool.
 
-        Parameters
-        ----------
-        n_workers : int
-            Number of workers.
-        timeout : float or None
-            Seconds that ``close()`` waits for a worker before it is terminated; None: without a bound.
-        stall_timeout : float or None
-            A worker that delivers nothing to a waiting consumer for so many seconds is given up: all its
-            streams raise WorkerError. None: never.
+        Parameters ---------- n_workers : int Number of workers. timeout : float or None Seconds that
+        ``close()`` waits for a worker before it is terminated; None: without a bound. stall_timeout :
+        float or None A worker that delivers nothing to a waiting consumer for so many seconds is given
+        up: all its streams raise WorkerError. None: never. max_restarts : int How many workers that died,
+        or stalled, are replaced, so that no stream notices. Threads cannot be.
         """

@@ -21,7 +21,9 @@ T = TypeVar("T")
 class SerialBackend(Backend):
     """Runs a stream when its items are asked for, in the thread that asks."""
 
-    def open(self, n_workers: int, *, timeout: float | None, stall_timeout: float | None) -> Pool:
+    def open(
+        self, n_workers: int, *, timeout: float | None, stall_timeout: float | None, max_restarts: int = 0
+    ) -> Pool:
         """Open a pool without workers."""
         return _SerialPool(n_workers)
 

@@ -38,7 +38,9 @@ NOTICE_SECONDS = 1.0  # when to tell that a thread is waited for
 class ThreadBackend(Backend):
     """Runs streams in threads."""
 
-    def open(self, n_workers: int, *, timeout: float | None, stall_timeout: float | None) -> Pool:
+    def open(
+        self, n_workers: int, *, timeout: float | None, stall_timeout: float | None, max_restarts: int = 0
+    ) -> Pool:
         """Open a pool; its threads start with their first stream."""
         return _ThreadPool([_ThreadHandle(timeout, stall_timeout) for _ in range(n_workers)])
 

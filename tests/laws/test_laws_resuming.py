@@ -5,6 +5,7 @@ PESCADOR_LAW_EXAMPLES sets the number of trees for each backend and number of wo
 
 import json
 import os
+import zlib
 from itertools import islice
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 import pescador
 from pescador import RNG, START, ChainMux, RoundRobinMux, Streamer
-from pescador.backends.worker import loop
+from pescador.backends.worker import open_stream
 
 from ..streams import noise, numbers
 from .test_laws_serial import epochs, grouped, muxes
@@ -31,7 +32,7 @@ def seeking(n, start):
 
 
 def as_dict(item):
-    return {"x": np.asarray([hash(str(item)) % 1000])}
+    return {"x": np.asarray([zlib.crc32(str(item).encode()) % 1000])}
 
 
 def keep_all(item):
@@ -46,8 +47,8 @@ def cycled(streams):
 
 def hurry():
     """Have the worker that runs this say after each slice where its streams stand."""
-    loop.SNAPSHOT_SECONDS = 0
-    loop.SNAPSHOT_SHARE = 1e9
+    open_stream.SNAPSHOT_SECONDS = 0
+    open_stream.SNAPSHOT_SHARE = 1e9
     yield
 
 
@@ -121,8 +122,8 @@ def test_trees_go_on_where_they_stood(tree, cuts, cycle):
     ("backend", "options"), [("serial", {}), ("thread", {}), ("shm", {"ring_bytes": 1 << 20}), ("zmq", {})]
 )
 def test_trees_go_on_on_another_backend_with_another_number_of_workers(backend, options, n, monkeypatch):
-    monkeypatch.setattr(loop, "SNAPSHOT_SECONDS", 0)
-    monkeypatch.setattr(loop, "SNAPSHOT_SHARE", 1e9)
+    monkeypatch.setattr(open_stream, "SNAPSHOT_SECONDS", 0)
+    monkeypatch.setattr(open_stream, "SNAPSHOT_SHARE", 1e9)
     with workers(backend, n, **options) as parallel, workers("thread", 4 - n) as other:
         list(parallel(RoundRobinMux([Streamer(hurry)] * n), None, None))
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ...exceptions import PescadorError, WorkerError
+from ...opening import State
 from ...seeding import WORKER, Seed
 from ..processes.process import Process, end
 from ..processes.stacks import STALL_SIGNAL, Report
@@ -25,18 +26,15 @@ from ..protocol import messages
 from ..protocol.backoff import Backoff
 from ..protocol.codec import Decoder
 from ..protocol.connection import Connection
-from ..protocol.errors import load_error
-from ..protocol.messages import NOWHERE, AnyExtent
-from ..protocol.pickling import unpickled
 from ..protocol.transport import MAX_EXTENTS, Receiver
 from ..protocol.world import World
 from ..system.descriptors import close_all
 from ..system.pids import process_state
-from ..system.shared_memory import Bytes
 from ..system.waiting import in_slices
 from .recipes import Part, Recipe, Segment
-from .remote_stream import End, Failure, RemoteStream, Snapshot
-from .worker_handle import WorkerHandle, WorkerState
+from .remote_stream import RemoteStream
+from .restarts import Replaceable, Restarts
+from .worker_handle import WorkerState
 
 __all__ = ["ProcessHandle"]
 
@@ -45,7 +43,7 @@ WAKEUP_MILLISECONDS = 2
 STACK_SECONDS = 1.0  # for a worker that stalled to write its stack
 
 
-class ProcessHandle(WorkerHandle):
+class ProcessHandle(Replaceable):
     """The consumer's side of a worker process."""
 
     def __init__(
@@ -58,12 +56,11 @@ class ProcessHandle(WorkerHandle):
         world: World,
         stall_timeout: float | None,
         report: Report | None,
+        restarts: Restarts | None = None,
     ) -> None:
-        super().__init__(stall_timeout)
+        super().__init__(stall_timeout, process, report, restarts)
         self._number = number
         self._world = world  # of which the worker knows
-        self._report = report
-        self.process = process
         self.connection = connection
         self.statistics.pid = process.pid
         self._wakeup = wakeup
@@ -75,6 +72,9 @@ class ProcessHandle(WorkerHandle):
         self._sent: set[int] = set()  # numbers of the segments and parts that the worker has
         self._last_words = ""
         self._reader = 0  # the thread that reads, by its identifier
+        self._left: set[int] = (
+            set()
+        )  # of a worker that was replaced: streams that have not taken all that came
         self._supplying = threading.RLock()
 
     def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
@@ -121,6 +121,8 @@ class ProcessHandle(WorkerHandle):
         self.command("seed", seed.child(WORKER, self._number))
 
     def open(self, stream: RemoteStream[Any], recipe: Recipe, seed: Seed, max_iter: int | None) -> None:
+        if self._restarts is not None:
+            stream.opening = (recipe, seed, max_iter)
         self._supply(recipe.needs)
         super().open(stream, recipe.data, seed, max_iter)
 
@@ -166,10 +168,14 @@ class ProcessHandle(WorkerHandle):
                     break
         finally:
             if reads:
-                self._reader = 0  # first, for a Ctrl-C may come while the lock is taken
-                with self._changed:
-                    self._changed.notify_all()
+                self._leave()
             stream.waited += time.perf_counter() - started
+
+    def _leave(self) -> None:
+        """Let another thread read."""
+        self._reader = 0  # first, for a Ctrl-C may come while the lock is taken
+        with self._changed:
+            self._changed.notify_all()
 
     def _read(self, number: int) -> bool:
         """Wait until something came from the worker, and put it into the queues; one thread at a time.
@@ -255,61 +261,30 @@ class ProcessHandle(WorkerHandle):
                 close_all(descriptors)
         return True
 
-    def _take_items(self, message: memoryview) -> None:
-        waited, copied, entries = messages.unpack_items(message)
-        self.statistics.worker_wait, self.statistics.copied = waited, copied
-        streams = self.streams
-        for number, schema, inline, extent in entries:
-            stream = streams.get(number)
-            found: list[Any] = [(schema, body, extent) for body in inline]
-            if schema == messages.END:
-                found = [End()]
-            elif schema == messages.SNAPSHOT:
-                found = [Snapshot(unpickled(self._body(body, extent))) for body in inline]
-            elif schema == messages.FAILURE:
-                where = f"worker process {self.process.pid}"
-                failures = [unpickled(self._body(body, extent)) for body in inline]
-                found = [Failure(load_error(failure, where)) for failure in failures]
-            if stream is None:
-                for entry in found:
-                    self.discard(entry)
-            else:
-                stream.queue.extend(found)
-                if stream.is_closed:  # meanwhile, and perhaps before it could drop this
-                    stream.drop()
-                if stream.adapts and schema < messages.SNAPSHOT:
-                    stream.widen(_size(schema, inline, extent))
-
-    def _body(self, body: memoryview | bytes, extent: AnyExtent) -> Any:
-        """Return the memory of an item, which belongs to it alone."""
-        return bytearray(body) if extent is NOWHERE else self._receiver.view(extent)
-
-    def deliver(self, entry: tuple[int, Any, AnyExtent], stream: RemoteStream[Any]) -> Any:
-        schema, body, extent = entry
-        if extent is not NOWHERE:
-            stream.n_bytes += extent[2]
-            return self._decoder.decode(schema, self._record(extent))
-        if schema & messages.SCATTERED:
-            stream.n_bytes += _size(schema, [body], NOWHERE)
-            return self._decoder.decode_scattered(schema ^ messages.SCATTERED, bytearray(body), self._record)
-        stream.n_bytes += len(body)
-        return self._decoder.decode(schema, bytearray(body))
-
-    def _record(self, extent: AnyExtent) -> Bytes:
-        memory = self._receiver.view(extent)
-        self._return_many_released()
-        return memory
-
-    def discard(self, entry: Any) -> None:
-        if type(entry) is not tuple:
-            return
-        schema, body, extent = entry
-        for record in messages.unpack_table(body)[0] if schema & messages.SCATTERED else [extent]:
-            if record[0]:
-                self._receiver.release(record)
-
     def is_dead(self) -> bool:
         return self.state is not WorkerState.RUNNING or bool(self.connection.broken) or self.process.wait(0)
+
+    def open_again(self, stream: RemoteStream[Any], state: State, n_credits: int) -> None:
+        """Open a stream where it stood on a worker that this one replaces."""
+        recipe, seed, max_iter = stream.opening
+        self._supply(recipe.needs)
+        self.command("open", stream.number, recipe.data, seed, max_iter, n_credits, state)
+
+    def is_cut_off(self) -> bool:
+        return bool(self.connection.broken)
+
+    def revive(self) -> bool:
+        """Return whether this worker, which has died, is replaced; do it, if nobody reads who would."""
+        with self._changed:
+            if self._reader:
+                return self._restarts is not None
+            self._reader = threading.get_ident()
+        try:
+            self._take_what_is_left()
+            self._die()
+        finally:
+            self._leave()
+        return self.state is WorkerState.REPLACED
 
     def _die(self) -> None:
         """Have all streams raise what became of the worker, or of the pool before that."""
@@ -322,7 +297,10 @@ class ProcessHandle(WorkerHandle):
                 cause = self.process.exit_cause()
             running = ", ".join(sorted({stream.name for stream in list(self.streams.values())}))
             words = f"\n{self._last_words}" if self._last_words else ""
-            error = f"worker process {self.process.pid} {cause}. It was running {running}.{words}"
+            error = f"worker process {self.process.pid} {cause}."
+            error += f" It was running {running}.{words}" if running else words
+            if self.replace(error):
+                return
         self.end(WorkerState.DEAD, lambda: WorkerError(error))
 
     def end_streams(self) -> None:
@@ -334,6 +312,13 @@ class ProcessHandle(WorkerHandle):
         """Release what is held. The worker has ended, and the streams were."""
         with self._changed:  # a thread that waits for the worker learns of its end, and then leaves
             self._changed.wait_for(lambda: self._reader in (0, threading.get_ident()), timeout=5)
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            self._is_open.pop()
+        except IndexError:  # it was closed, perhaps by another thread
+            return
         self._receiver.close()
         self.connection.close()
         if self._report is not None:
@@ -341,11 +326,3 @@ class ProcessHandle(WorkerHandle):
         wakeup, self._wakeup = self._wakeup, -1
         if wakeup >= 0:
             os.close(wakeup)
-
-
-def _size(schema: int, inline: list[Any], extent: AnyExtent) -> int:
-    """Return the size of an item."""
-    size = sum(map(len, inline)) // max(len(inline), 1) + extent[2]
-    if schema < messages.SNAPSHOT and schema & messages.SCATTERED:
-        size += sum(record[2] for record in messages.unpack_table(inline[0])[0])
-    return size

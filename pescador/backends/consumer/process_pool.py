@@ -29,6 +29,7 @@ from ..system.owner import this_owner
 from .pool import WorkerPool
 from .process_handle import ProcessHandle
 from .recipes import Recipe, Recipes
+from .restarts import Replaceable, Restarts
 
 __all__ = ["ProcessBackend"]
 
@@ -45,25 +46,18 @@ class ProcessBackend(Backend):
     def transport(self, connection: Connection) -> Transport:
         """Return what makes the two halves of the transport of one worker."""
 
-    def open(self, n_workers: int, *, timeout: float | None, stall_timeout: float | None) -> Pool:
+    def open(
+        self, n_workers: int, *, timeout: float | None, stall_timeout: float | None, max_restarts: int = 0
+    ) -> Pool:
         """Start the workers, side by side."""
-        try:
-            return self._open(n_workers, timeout, stall_timeout)
-        except OSError as error:
-            raise cannot_start(error) from error
-
-    def _open(self, n_workers: int, timeout: float | None, stall_timeout: float | None) -> Pool:
-        names = script.names(), script.filename()
-        setup = Setup(this_owner(), names, bytes(current_process().authkey), World())
-        launcher = Launcher(self.start_method)
-        workers: list[ProcessHandle] = []
+        pool = _ProcessPool(self, timeout, stall_timeout, max_restarts)
         try:
             for number in range(n_workers):
-                workers.append(_start(self, launcher, number, setup, stall_timeout))
+                pool.workers.append(pool.start(number))
         except BaseException:
-            _end(workers, launcher, timeout)
+            pool.end_workers()
             raise
-        return _ProcessPool(workers, launcher, timeout)
+        return pool
 
 
 def _start(
@@ -72,9 +66,11 @@ def _start(
     number: int,
     setup: Setup,
     stall_timeout: float | None,
+    restarts: Restarts | None,
 ) -> ProcessHandle:
     with contextlib.ExitStack() as undo:
-        report = None if stall_timeout is None else undo.enter_context(contextlib.closing(Report()))
+        has_report = stall_timeout is not None or restarts is not None
+        report = undo.enter_context(contextlib.closing(Report())) if has_report else None
         connection, workers_connection = Connection.pair()
         undo.callback(connection.close)
         undo.callback(workers_connection.close)
@@ -88,7 +84,7 @@ def _start(
             connection.send(message, () if report is None else (report.fileno(),))
         receiver = transport.make_receiver(connection, process.pidfd)
         handle = ProcessHandle(
-            number, process, connection, wakeup, receiver, setup.world, stall_timeout, report
+            number, process, connection, wakeup, receiver, setup.world, stall_timeout, report, restarts
         )
         undo.pop_all()
         return handle
@@ -123,17 +119,56 @@ def _end(handles: Sequence[ProcessHandle], launcher: Launcher, timeout: float | 
 
 
 class _ProcessPool(WorkerPool[ProcessHandle]):
-    def __init__(self, workers: Sequence[ProcessHandle], launcher: Launcher, timeout: float | None) -> None:
-        super().__init__(workers)
-        self._launcher = launcher
+    workers: list[ProcessHandle]
+
+    def __init__(
+        self, backend: ProcessBackend, timeout: float | None, stall_timeout: float | None, max_restarts: int
+    ) -> None:
+        super().__init__([])
+        self._backend = backend
         self._timeout = timeout
+        self._stall_timeout = stall_timeout
+        self._restarts = Restarts(max_restarts, self._replace) if max_restarts else None
+        names = script.names(), script.filename()
+        tells_items = self._restarts is not None
+        self._setup = Setup(this_owner(), names, bytes(current_process().authkey), World(), tells_items)
+        self._seed: Seed | None = None  # of the iteration that was begun last
+        self._launcher = Launcher(backend.start_method)
         self._recipes = Recipes()
+
+    def start(self, number: int) -> ProcessHandle:
+        """Start a worker."""
+        try:
+            return _start(
+                self._backend, self._launcher, number, self._setup, self._stall_timeout, self._restarts
+            )
+        except OSError as error:
+            raise cannot_start(error) from error
+
+    def _replace(self, old: Replaceable) -> ProcessHandle | None:
+        """Start a worker in the place of one that has ended; None if the pool is closed."""
+        end([old.process], 0)  # with what its generators had started
+        if not self._closed:
+            number = [*self.workers].index(old)  # type: ignore[arg-type]  # it is one of them
+            new = self.start(number)
+            self.workers[number] = new  # first, for whoever closes the pool ends those that are here
+            if not self._closed:
+                if self._seed is not None:
+                    new.begin(self._setup.world, self._seed)
+                return new
+            end([new.process], 0)
+        return None
+
+    @property
+    def broken(self) -> bool:
+        return self._closed or any(worker.is_dead() and not worker.revive() for worker in list(self.workers))
 
     def begin(self, seed: Seed) -> None:
         self._recipes.begin()
         self._drop()
         world = World()
-        for worker in self.workers:
+        self._setup, self._seed = self._setup._replace(world=world), seed
+        for worker in list(self.workers):
             worker.begin(world, seed)
 
     def recipe(self, streamer: Streamer[Any]) -> Recipe:
@@ -153,4 +188,6 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
 
     def end_workers(self) -> None:
         _end(self.workers, self._launcher, self._timeout)
+        if self._restarts is not None:
+            self._restarts.close()
         self._recipes.close()

@@ -11,9 +11,10 @@ at all: the garbage collector may call it anywhere, also where this thread alrea
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ...core import Streamer
@@ -25,7 +26,7 @@ from ..protocol.errors import Unloadable, describe_error
 if TYPE_CHECKING:
     from .worker_handle import WorkerHandle
 
-__all__ = ["End", "Failure", "RemoteStream", "Snapshot"]
+__all__ = ["End", "Failure", "Moved", "RemoteStream", "Snapshot"]
 
 T = TypeVar("T")
 
@@ -63,7 +64,16 @@ class Snapshot:
         self.state = state
 
 
-MARKS: Final = frozenset({End, Failure, Snapshot})
+class Moved:
+    """In a queue: what comes after is from another worker."""
+
+    __slots__ = ("worker",)
+
+    def __init__(self, worker: WorkerHandle) -> None:
+        self.worker = worker
+
+
+MARKS: Final = frozenset({End, Failure, Snapshot, Moved})
 """What may be in a queue besides items."""
 
 
@@ -80,10 +90,18 @@ class RemoteStream(Generic[T]):
     ) -> None:
         self.number = number
         self.began_at: int = state["n"] if state else 0
-        self.snapshot = state  # the last one that came, with the items since
+        # Where it stood last: before the items that were taken since, and before those that came since.
+        self.snapshot = self.last_snapshot = state
+        self.n_received = 0  # items that came
+        self.is_over = False  # its end, or failure, has come
+        self.failure: Failure | None = None  # with which it ends
+        self.opening: tuple[Any, ...] = ()  # what it was opened with, if it may have to be opened again
         self.streamer = streamer
         self.queue: deque[Any] = deque()
-        self._worker = worker
+        # Of whom the items in the queue are, and who is to produce more. They differ while the one has died
+        # and what it had sent is not taken yet.
+        self._worker = self.producer = worker
+        self._crediting = threading.RLock()  # held while credits change, or their receiver does
         self.window = self._default_window() if prefetch is None else prefetch  # items that it may be ahead
         self.adapts = prefetch is None
         self._taken = 0  # items taken whose credits were not returned yet
@@ -109,14 +127,16 @@ class RemoteStream(Generic[T]):
         if entry is _NOTHING:  # not above, or all that is raised there would seem to come from the IndexError
             entry = self._wait()
         while type(entry) in MARKS:
-            if type(entry) is Snapshot:
+            if isinstance(entry, End | Failure):
+                self._finish()
+                if isinstance(entry, End):
+                    raise StopIteration
+                raise entry.error
+            if isinstance(entry, Moved):
+                self._go_to(entry.worker)
+            elif isinstance(entry, Snapshot):
                 self.snapshot = entry.state
-                entry = self._wait()
-                continue
-            self._finish()
-            if type(entry) is End:
-                raise StopIteration
-            raise entry.error  # type: ignore[union-attr]  # it is a Failure
+            entry = self._wait()
         worker = self._worker
         try:
             item: T = worker.deliver(entry, self)
@@ -159,10 +179,40 @@ class RemoteStream(Generic[T]):
 
     def return_credits(self) -> None:
         """Let the worker produce as many items as were taken."""
-        taken, self._taken = self._taken, 0
-        self._returned += taken
-        if taken and not self.is_closed:
-            self._worker.credit(self.number, taken)
+        with self._crediting:
+            taken, self._taken = self._taken, 0
+            self._returned += taken
+            if taken and not self.is_closed:
+                self.producer.credit(self.number, taken)
+
+    def receive_mark(self, mark: End | Failure | Snapshot) -> None:
+        """Put into the queue what is no item; called by the thread that reads."""
+        if type(mark) is Snapshot:
+            self.last_snapshot = mark.state
+        else:
+            self.is_over = True
+            if self.failure is not None and type(mark) is End:
+                mark = self.failure
+        self.queue.append(mark)
+
+    def move(self, worker: WorkerHandle, open_again: Callable[[State, int], None]) -> None:
+        """Have another worker produce what is still to come, because this one has died.
+
+        Parameters
+        ----------
+        worker : WorkerHandle
+            The other one.
+        open_again : callable
+            Called with the state after the items that came, and the number of credits.
+        """
+        with self._crediting:
+            self.producer = worker
+            if self.is_over:
+                return
+            n_credits = self.window + self._returned - self.n_received
+            state = _since(self.last_snapshot, self.began_at + self.n_received)
+            self.queue.append(Moved(worker))
+            open_again(state, n_credits)
 
     def allow(self, prefetch: int | None) -> None:
         """Let the stream be ahead by so many items, if those are more than now; None leaves it to us."""
@@ -176,13 +226,14 @@ class RemoteStream(Generic[T]):
         """Enlarge the window for items of this size, if it was left to us."""
         if self.adapts:
             self.adapts = False
-            share = WINDOW_BYTES // max(len(self._worker.streams), 1)
+            share = WINDOW_BYTES // max(len(self.producer.streams), 1)
             self._enlarge(min(MAX_WINDOW, share // max(item_bytes, 1)))
 
     def _enlarge(self, window: int) -> None:
-        if window > self.window and not self.is_closed:
-            extra, self.window = window - self.window, window
-            self._worker.credit(self.number, extra)
+        with self._crediting:
+            if window > self.window and not self.is_closed:
+                extra, self.window = window - self.window, window
+                self.producer.credit(self.number, extra)
 
     @property
     def n_items(self) -> int:
@@ -194,13 +245,7 @@ class RemoteStream(Generic[T]):
         if self.is_closed:
             return None
         self.streamer.check_restartable()
-        return self._since_snapshot(self.began_at + self.n_items)
-
-    def _since_snapshot(self, n: int) -> State:
-        snapshot = self.snapshot
-        if snapshot is None or "source" not in snapshot:
-            return {"n": n}
-        return {"n": n, "at": snapshot.get("at", snapshot["n"]), "source": snapshot["source"]}
+        return _since(self.snapshot, self.began_at + self.n_items)
 
     def stats(self) -> StreamStats:
         """Return what was delivered so far."""
@@ -208,15 +253,22 @@ class RemoteStream(Generic[T]):
 
     def _finish(self) -> None:
         self.is_closed = True
-        self._worker.forget(self)
+        self.producer.forget(self)
+        self._go_to(self.producer)
+
+    def _go_to(self, worker: WorkerHandle) -> None:
+        """Take items of another worker from now on."""
+        former, self._worker = self._worker, worker
+        if former is not worker:
+            former.leave(self)
 
     def close(self) -> None:
         """Close the stream on its worker, and drop what it produced ahead."""
         if self.is_closed:
             return
         self.is_closed = True
-        self._worker.forget(self)
-        self._worker.command("close", self.number)
+        self.producer.forget(self)
+        self.producer.command("close", self.number)
         self.drop()
 
     def drop(self) -> None:
@@ -226,4 +278,15 @@ class RemoteStream(Generic[T]):
                 entry = self.queue.popleft()
             except IndexError:
                 break
-            self._worker.discard(entry)
+            if type(entry) is Moved:
+                self._go_to(entry.worker)
+            else:
+                self._worker.discard(entry)
+        self._go_to(self.producer)
+
+
+def _since(snapshot: State | None, n: int) -> State:
+    """Return the state of a stream that has given n items, of which those after a snapshot are made again."""
+    if snapshot is None or "source" not in snapshot:
+        return {"n": n}
+    return {"n": n, "at": snapshot.get("at", snapshot["n"]), "source": snapshot["source"]}

@@ -41,6 +41,7 @@ class WorkerState(Enum):
     RUNNING = auto()
     STALLED = auto()
     DEAD = auto()
+    REPLACED = auto()  # it died, and another one has its streams
     CLOSED = auto()  # its pool was
 
 
@@ -55,6 +56,7 @@ class WorkerHandle(ABC):
         self.streams: dict[int, RemoteStream[Any]] = {}
         self.stall_timeout = stall_timeout
         self.statistics = WorkerStats()  # of streams that were closed, besides what the worker says
+        self._before = WorkerStats()  # of the workers that this one replaced
         self._consumer = os.getpid()
         self._make_error: Callable[[], BaseException] = PescadorError  # once it does not run any more
         self._ends: dict[str, tuple[Callable[[], BaseException], WorkerState]] = {}
@@ -93,6 +95,9 @@ class WorkerHandle(ABC):
             For the error: which worker it is, and what became of it, with its stack.
         """
 
+    def leave(self, stream: RemoteStream[Any]) -> None:
+        """Take note that a stream has taken all that came of it before another worker took over."""
+
     def deliver(self, entry: Any, stream: RemoteStream[Any]) -> Any:
         """Turn an entry of the queue of a stream into an item."""
         return entry
@@ -106,8 +111,14 @@ class WorkerHandle(ABC):
         if self.state is WorkerState.RUNNING:
             self.command("open", stream.number, recipe, seed, max_iter, stream.window, stream.snapshot)
         # It may have changed meanwhile, and missed this stream.
-        if self.state is not WorkerState.RUNNING and not stream.queue:
+        if self.state is WorkerState.REPLACED:
+            self.hand_over(stream)
+        elif self.state is not WorkerState.RUNNING and not stream.queue:
             stream.queue.append(Failure(self._make_error()))
+
+    def hand_over(self, stream: RemoteStream[Any]) -> None:
+        """Have the worker that replaced this one go on with a stream, if it does not yet."""
+        raise NotImplementedError
 
     def forget(self, stream: RemoteStream[Any]) -> None:
         """Have whatever still comes for a stream dropped."""
@@ -128,16 +139,31 @@ class WorkerHandle(ABC):
         what = "" if closed is None else f"{closed!r}, which was closed, or "
         return f"it runs {what}exit functions"
 
+    def continue_statistics(self, former: WorkerHandle) -> None:
+        """Count on from what another worker has done, which this one replaces."""
+        done = former.stats()
+        for stream in list(former.streams.values()):  # which count on themselves
+            done.items -= stream.n_items
+            done.bytes -= stream.n_bytes
+            done.consumer_wait -= stream.waited
+        pid = self.statistics.pid
+        self._before = replace(done, restarts=done.restarts + 1)
+        self.statistics = replace(self._before, pid=pid)
+
     def is_dead(self) -> bool:
         """Whether the worker has ended, or was given up."""
-        return self.state in (WorkerState.STALLED, WorkerState.DEAD)
+        return self.state in (WorkerState.STALLED, WorkerState.DEAD, WorkerState.REPLACED)
 
     def end(self, state: WorkerState, make_error: Callable[[], BaseException]) -> None:
         """Have all streams raise, each an error of its own; that of an earlier end is kept."""
-        # In one step, so that one of two threads is first; the state last, for it is what others look at.
-        self._make_error, self.state = self._ends.setdefault("first", (make_error, state))
+        self.settle(state, make_error)
         for stream in list(self.streams.values()):
             stream.queue.append(Failure(self._make_error()))
+
+    def settle(self, state: WorkerState, make_error: Callable[[], BaseException]) -> None:
+        """Have a state that is final, if there was none before, and what streams raise then."""
+        # In one step, so that one of two threads is first; the state last, for it is what others look at.
+        self._make_error, self.state = self._ends.setdefault("first", (make_error, state))
 
     def end_streams(self) -> None:
         """Have all streams raise, because the pool is closed; what came and was not taken is dropped."""
@@ -160,8 +186,13 @@ class WorkerHandle(ABC):
         quiet = max(quiet, self.stall_timeout)  # it was that long where no command could be sent
         for_how_long = f"for {quiet:.1f} s (stall_timeout={self.stall_timeout})"
         error = f"{worker} delivered nothing {for_how_long}. {ran} {words}"
-        self.end(WorkerState.STALLED, lambda: WorkerError(error))
+        if not self.replace(error):
+            self.end(WorkerState.STALLED, lambda: WorkerError(error))
         return True
+
+    def replace(self, cause: str) -> bool:
+        """Have another worker take the place of this one, which has ended; return whether one did."""
+        return False
 
     def stats(self) -> WorkerStats:
         """Return what this worker did so far."""

@@ -2,7 +2,8 @@
 
 A consumer that has a stall timeout gives each worker a file without a name::
 
-    8 bytes   the number of the stream whose generator runs, 0 if none does; the worker maps them
+    16 bytes  the number of the stream whose generator runs, 0 if none does, and that of the item that it is
+              making, if that was asked for; the worker maps them
     text      the stack of every thread, once the worker gets STALL_SIGNAL
 
 The signal ends the worker: its handler writes the stacks, and then hands on to the default action. The
@@ -28,7 +29,7 @@ __all__ = ["STALL_SIGNAL", "Report", "report_to"]
 # real-time signals, as on macOS, it is SIGUSR2 all the same.
 STALL_SIGNAL: int = signal.SIGRTMAX - 3 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGUSR2", 0)
 
-_NUMBER = struct.Struct("=Q")
+_PLACE = struct.Struct("=QQ")
 
 
 class Report:
@@ -40,7 +41,7 @@ class Report:
             self._file: IO[bytes] = open(os.memfd_create("pescador-report"), "w+b", buffering=0)  # noqa: SIM115
         else:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        self._file.write(_NUMBER.pack(0))  # the worker writes on where this ends
+        self._file.write(_PLACE.pack(0, 0))  # the worker writes on where this ends
 
     def fileno(self) -> int:
         """Return its descriptor."""
@@ -50,9 +51,14 @@ class Report:
         """Return the number of the stream that ran, and the stacks; called when the worker has ended."""
         self._file.seek(0)
         content = self._file.read()
-        stacks = content[_NUMBER.size :].decode(errors="replace").strip().split("\n\n")
+        stacks = content[_PLACE.size :].decode(errors="replace").strip().split("\n\n")
         stacks.sort(key=lambda stack: not stack.startswith("Current thread"))  # mostly the main thread
-        return _NUMBER.unpack_from(content)[0], "\n\n".join(stacks)
+        return _PLACE.unpack_from(content)[0], "\n\n".join(stacks)
+
+    def place(self) -> tuple[int, int]:
+        """Return the number of the stream that ran, and that of its item."""
+        stream, item = _PLACE.unpack(os.pread(self.fileno(), _PLACE.size, 0))
+        return stream, item
 
     def close(self) -> None:
         """Close it."""
@@ -60,9 +66,9 @@ class Report:
 
 
 def report_to(descriptor: int) -> memoryview:
-    """Have STALL_SIGNAL write the stacks of this process there; return the memory of the number."""
+    """Have STALL_SIGNAL write the stacks of this process there; return the memory of the numbers."""
     faulthandler.unregister(STALL_SIGNAL)  # what a process that was forked inherits
     signal.signal(STALL_SIGNAL, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [STALL_SIGNAL])
     faulthandler.register(STALL_SIGNAL, descriptor, all_threads=True, chain=True)
-    return memoryview(mmap.mmap(descriptor, _NUMBER.size)).cast("Q")
+    return memoryview(mmap.mmap(descriptor, _PLACE.size)).cast("Q")

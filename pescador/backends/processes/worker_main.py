@@ -70,6 +70,7 @@ def _work(connection: Connection, wakeup: int) -> None:
         setup.world.enter()
         loop = ProcessLoop(connection, make_sender(connection), running)
         loop.probe()
+        loop.tells_items = setup.tells_items
         allocate_with(loop.allocate_array)
         _listen(loop, consumer, wakeup)
         try:

@@ -49,6 +49,7 @@ class Setup(NamedTuple):
     script: tuple[dict[str, bytes], str | None]  # as script.install() takes it
     authkey: bytes  # of multiprocessing, which proxies of a manager need
     world: World
+    tells_items: bool  # whether it writes down which item of a stream it is making
 
 
 def seed_globals(seed: Seed) -> None:

@@ -10,7 +10,6 @@ waits for comes first.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -21,10 +20,10 @@ import numpy as np
 
 from ...core import Streamer
 from ...exceptions import DataError, PescadorError
-from ...iteration import saved
 from ...opening import Context, State
 from ...seeding import Seed
 from ..protocol.errors import describe_error
+from .open_stream import WorkerStream
 
 __all__ = ["Stop", "Unsendable", "WorkerLoop"]
 
@@ -33,10 +32,6 @@ SLICE_SECONDS = 200e-6
 
 # Where slices take less, each stream has its turn soon enough, also the one that the consumer waits for.
 URGENT_SECONDS = 2e-3
-
-# How often it is told where a stream stands, and what share of the time that may take.
-SNAPSHOT_SECONDS = 1.0
-SNAPSHOT_SHARE = 0.01
 
 
 class Stop(BaseException):
@@ -47,32 +42,15 @@ class Unsendable(Exception):  # noqa: N818  # the error is its cause
     """An item cannot be encoded. Its cause is the exception that encoding it raised."""
 
 
-class WorkerStream:
-    """The worker's end of one open stream."""
-
-    __slots__ = ("credits", "is_new", "is_open", "is_ready", "iterator", "left", "number", "save_at")
-
-    def __init__(
-        self, number: int, iterator: Generator[Any, None, None], left: int | None, n_credits: int
-    ) -> None:
-        self.number = number
-        self.iterator = iterator
-        self.left = left  # items until max_iter is reached; None if there is no bound
-        self.credits = n_credits  # items it may produce until it must wait
-        self.is_open = True
-        self.is_new = True  # it has not run yet
-        self.is_ready = False  # it is in the queue of those that may run
-        self.save_at = time.perf_counter() + SNAPSHOT_SECONDS  # when the next snapshot is due
-
-
 class WorkerLoop(ABC):
     """Runs streams until it is told to stop.
 
     Parameters
     ----------
-    running : memoryview or list of one int, optional
-        Where the loop writes which stream's generator runs, by its number, 0 if none does. A consumer that
-        gives up waiting reads it; a memoryview is of memory that both processes have mapped.
+    running : memoryview or list of two int, optional
+        Where the loop writes which stream's generator runs, by its number, 0 if none does, and after that the
+        number of the item that it makes, if `tells_items`. A consumer that gives up waiting, or replaces a
+        worker, reads it; a memoryview is of memory that both processes have mapped.
 
     Attributes
     ----------
@@ -87,13 +65,14 @@ class WorkerLoop(ABC):
     """
 
     def __init__(self, running: memoryview | list[int] | None = None) -> None:
-        self.running: memoryview | list[int] = [0] if running is None else running
+        self.running: memoryview | list[int] = [0, 0] if running is None else running
         self.commands: dict[str, Callable[..., None]] = {
             "stop": self._stop,
             "open": self._open,
             "credit": self._credit,
             "close": self._close_number,
         }
+        self.tells_items = False
         self.wanted: int | None = None
         self.waited = 0.0
         self._streams: dict[int, WorkerStream] = {}
@@ -176,16 +155,10 @@ class WorkerLoop(ABC):
     def _save(self, stream: WorkerStream) -> None:
         """Send where a stream stands: should it go on elsewhere, only later items are made again."""
         started = time.perf_counter()
-        try:
-            state = saved(stream.iterator)
-        except Exception:  # the consumer knows why, if somebody asks there
-            state = None
-        if state is None or "source" not in state:  # how many items it gave is all that there is to know
-            stream.save_at = math.inf
-            return
-        self.send_snapshot(stream.number, state)
-        ended = time.perf_counter()
-        stream.save_at = ended + max(SNAPSHOT_SECONDS, (ended - started) / SNAPSHOT_SHARE)
+        state = stream.save()
+        if state is not None:
+            self.send_snapshot(stream.number, state)
+            stream.save_later(started)
 
     def _next_stream(self) -> WorkerStream:
         """Return the stream that is to run, which is in the queue no more."""
@@ -233,8 +206,9 @@ class WorkerLoop(ABC):
         except BaseException as error:
             self.send_failure(number, error)
             return
-        left = max_iter if max_iter is None or state is None else max(max_iter - state["n"], 0)
-        stream = self._streams[number] = WorkerStream(number, iterator, left, n_credits)
+        n_made = state["n"] if state else 0
+        left = None if max_iter is None else max(max_iter - n_made, 0)
+        stream = self._streams[number] = WorkerStream(number, iterator, left, n_credits, n_made)
         self._enqueue(stream)
 
     def _credit(self, number: int, n_credits: int) -> None:
@@ -253,6 +227,9 @@ class WorkerLoop(ABC):
         deadline = time.perf_counter() + SLICE_SECONDS
         number, iterator, send = stream.number, stream.iterator, self.send
         for _ in range(min(stream.credits, n_items)):
+            if self.tells_items:
+                self.running[1] = stream.n_made
+                stream.n_made += 1
             try:
                 item = next(iterator)
             except StopIteration:
