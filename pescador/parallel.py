@@ -39,29 +39,44 @@ class ParallelStreamer(Streamer[T_co]):
     It is itself a Streamer, so it may be mixed, mapped and nested. Several iterators may be open at
     once, each used by one thread at a time.
 
-        Parameters ---------- streamer : Streamer or iterable What to produce. backend : {'shm', 'zmq',
-        'thread', 'serial'} or str Where: in a process that hands over large arrays through shared memory, in
-        a process that sends everything through a ZeroMQ socket, in a thread, or not in the background at all.
-        Others may be registered, see :mod:`pescador.backends`. n_workers : int Number of workers. prefetch :
-        int, optional How many items the background may be ahead of the consumer, at least 1. If not given,
-        16, or more for small items: as many as fit in 8 MiB, up to 1024. The streams of one worker share
-        that, with at least 4 items each. timeout : float or None Seconds that :meth:`close` waits for a
-        worker before it is terminated; None waits without a bound. After one second it tells the logger
-        ``pescador`` for which worker it waits, and what that runs. stall_timeout : float, optional Seconds
-        that the consumer waits for an item while the worker delivers nothing, until WorkerError is raised. It
-        says which stream ran, for how long, and the stack of the worker (of every thread of it, also in
-        compiled code; none if the process is stopped). The worker process and what it started are ended, and
-        the next iteration starts a new one. A thread cannot be ended: it goes on until its generator returns;
-        and one whose compiled code keeps Python's lock keeps the consumer from noticing. 'serial' has no
-        worker to wait for, and ignores this. By default, the wait is unbounded. max_restarts : int How many
-        worker processes that died, or stalled, are replaced until the next one ends the iteration. A
-        replacement goes on with exactly the items that would have come, so the generators have to give the
-        same items again for the same seed. An item that ends two workers raises WorkerError. The logger
-        ``pescador`` and :meth:`stats` tell of each. start_method : {'forkserver', 'spawn', 'fork'}, optional
-        How worker processes start. By default they are forked from a clean process that runs no threads of
-        yours. open_ahead : int, optional With several workers: how many streams each mux may open before it
-        needs them, so that it does not wait while a file loads. `n_workers` if not given. **options Options
-        of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy` of 'zmq'.
+    Parameters
+    ----------
+    streamer : Streamer or iterable
+        What to produce.
+    backend : {'shm', 'zmq', 'thread', 'serial'} or str
+        Where: in a process that hands over large arrays through shared memory, in a process that sends
+        everything through a ZeroMQ socket, in a thread, or not in the background at all. Others may
+        be registered, see :mod:`pescador.backends`.
+    n_workers : int
+        Number of workers.
+    prefetch : int, optional
+        How many items the background may be ahead of the consumer, at least 1. If not given, 16, or
+        more for small items: as many as fit in 8 MiB, up to 1024. The streams of one worker share that,
+        with at least 4 items each.
+    timeout : float or None
+        Seconds that :meth:`close` waits for a worker before it is terminated; None waits without a bound.
+        After one second it tells the logger ``pescador`` for which worker it waits, and what that runs.
+    stall_timeout : float, optional
+        Seconds that the consumer waits for an item while the worker delivers nothing, until WorkerError
+        is raised. It says which stream ran, for how long, and the stack of the worker (of every thread of
+        it, also in compiled code; none if the process is stopped). The worker process and what it started
+        are ended, and the next iteration starts a new one. A thread cannot be ended: it goes on until its
+        generator returns; and one whose compiled code keeps Python's lock keeps the consumer from
+        noticing. 'serial' has no worker to wait for, and ignores this. By default, the wait is unbounded.
+    max_restarts : int
+        How many worker processes that died, or stalled, are replaced. A replacement goes on with exactly the
+        items that would have come, so the generators have to give the same items again for the same seed. An
+        item that ends two workers raises WorkerError. The logger ``pescador`` and :meth:`stats` tell of each.
+        When there are more, or by default, a death ends the iteration.
+    start_method : {'forkserver', 'spawn', 'fork'}, optional
+        How worker processes start. By default they are forked from a clean process that runs no
+        threads of yours.
+    open_ahead : int, optional
+        With several workers: how many streams each mux may open before it needs them, so that it does
+        not wait while a file loads. `n_workers` if not given.
+    **options
+        Options of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy`
+        of 'zmq'.
 
     Raises
     ------

@@ -150,9 +150,15 @@ class Backend(ABC):
     ) -> Pool:
         """Open a pool.
 
-        Parameters ---------- n_workers : int Number of workers. timeout : float or None Seconds that
-        ``close()`` waits for a worker before it is terminated; None: without a bound. stall_timeout :
-        float or None A worker that delivers nothing to a waiting consumer for so many seconds is given
-        up: all its streams raise WorkerError. None: never. max_restarts : int How many workers that died,
-        or stalled, are replaced, so that no stream notices. Threads cannot be.
+        Parameters
+        ----------
+        n_workers : int
+            Number of workers.
+        timeout : float or None
+            Seconds that ``close()`` waits for a worker before it is terminated; None: without a bound.
+        stall_timeout : float or None
+            A worker that delivers nothing to a waiting consumer for so many seconds is given up: all its
+            streams raise WorkerError. None: never.
+        max_restarts : int
+            How many workers that died, or stalled, are replaced, so that no stream notices; never threads.
         """

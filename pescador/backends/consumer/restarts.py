@@ -39,8 +39,13 @@ class Place(NamedTuple):
 class Restarts:
     """How often the workers of a pool may be replaced, and what has become of those that were.
 
-    Parameters ---------- bound : int How often. start : callable Starts a worker that takes the place of
-    another one, and returns it; None if the pool was closed. Raises PescadorError.
+    Parameters
+    ----------
+    bound : int
+        How often.
+    start : callable
+        Starts a worker in the place of another one, and returns it; None if the pool was closed. Raises
+        PescadorError.
     """
 
     def __init__(self, bound: int, start: Callable[[Replaceable], Replaceable | None]) -> None:
