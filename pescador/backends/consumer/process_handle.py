@@ -23,7 +23,7 @@ from ..processes.process import Process, end
 from ..processes.stacks import STALL_SIGNAL, Report
 from ..protocol import messages
 from ..protocol.backoff import Backoff
-from ..protocol.codec import Decoder
+from ..protocol.codec import ALIGNED_BYTES, Decoder, aligned_body
 from ..protocol.connection import Connection
 from ..protocol.errors import load_error
 from ..protocol.messages import NOWHERE, AnyExtent
@@ -287,11 +287,12 @@ class ProcessHandle(WorkerHandle):
         if extent is not NOWHERE:
             stream.n_bytes += extent[2]
             return self._decoder.decode(schema, self._record(extent))
+        own = bytearray(body) if len(body) < ALIGNED_BYTES else aligned_body(body)
         if schema & messages.SCATTERED:
             stream.n_bytes += _size(schema, [body], NOWHERE)
-            return self._decoder.decode_scattered(schema ^ messages.SCATTERED, bytearray(body), self._record)
+            return self._decoder.decode_scattered(schema ^ messages.SCATTERED, own, self._record)
         stream.n_bytes += len(body)
-        return self._decoder.decode(schema, bytearray(body))
+        return self._decoder.decode(schema, own)
 
     def _record(self, extent: AnyExtent) -> Bytes:
         memory = self._receiver.view(extent)
