@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from multiprocessing import current_process
 from typing import Any
 
+from ...checks import whole_number
 from ...core import Streamer
 from ...seeding import Seed
 from ..base import Backend, Pool
@@ -25,6 +26,7 @@ from ..protocol import script
 from ..protocol.connection import Connection
 from ..protocol.transport import Transport
 from ..protocol.world import Setup, World
+from ..system import blas
 from ..system.owner import this_owner
 from .pool import WorkerPool
 from .process_handle import ProcessHandle
@@ -36,10 +38,21 @@ logger = logging.getLogger("pescador")
 
 
 class ProcessBackend(Backend):
-    """A backend whose workers are processes."""
+    """A backend whose workers are processes.
 
-    def __init__(self, start_method: str | None = None) -> None:
+    Parameters
+    ----------
+    start_method : {'forkserver', 'spawn', 'fork'}, optional
+        How workers start.
+    blas_threads : int, 'auto' or None
+        How many threads the numeric libraries of a worker use.
+    """
+
+    def __init__(self, start_method: str | None = None, blas_threads: blas.Threads = "auto") -> None:
         self.start_method = check_start_method(start_method)
+        self.blas_threads = blas_threads
+        if blas_threads is not None and not (isinstance(blas_threads, str) and blas_threads == "auto"):
+            self.blas_threads = whole_number(blas_threads, "blas_threads", 1, "'auto', None or ")
 
     @abstractmethod
     def transport(self, connection: Connection) -> Transport:
@@ -54,8 +67,9 @@ class ProcessBackend(Backend):
 
     def _open(self, n_workers: int, timeout: float | None, stall_timeout: float | None) -> Pool:
         names = script.names(), script.filename()
-        setup = Setup(this_owner(), names, bytes(current_process().authkey), World())
-        launcher = Launcher(self.start_method)
+        world = World(blas.variables(self.blas_threads, n_workers))
+        setup = Setup(this_owner(), names, bytes(current_process().authkey), world)
+        launcher = Launcher(self.start_method, **world.given)
         workers: list[ProcessHandle] = []
         try:
             for number in range(n_workers):
@@ -63,7 +77,7 @@ class ProcessBackend(Backend):
         except BaseException:
             _end(workers, launcher, timeout)
             raise
-        return _ProcessPool(workers, launcher, timeout)
+        return _ProcessPool(workers, launcher, timeout, self.blas_threads)
 
 
 def _start(
@@ -123,8 +137,15 @@ def _end(handles: Sequence[ProcessHandle], launcher: Launcher, timeout: float | 
 
 
 class _ProcessPool(WorkerPool[ProcessHandle]):
-    def __init__(self, workers: Sequence[ProcessHandle], launcher: Launcher, timeout: float | None) -> None:
+    def __init__(
+        self,
+        workers: Sequence[ProcessHandle],
+        launcher: Launcher,
+        timeout: float | None,
+        blas_threads: blas.Threads,
+    ) -> None:
         super().__init__(workers)
+        self._blas_threads = blas_threads
         self._launcher = launcher
         self._timeout = timeout
         self._recipes = Recipes()
@@ -132,7 +153,7 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
     def begin(self, seed: Seed) -> None:
         self._recipes.begin()
         self._drop()
-        world = World()
+        world = World(blas.variables(self._blas_threads, len(self.workers)))
         for worker in self.workers:
             worker.begin(world, seed)
 
