@@ -75,8 +75,10 @@ class ParallelStreamer(Streamer[T_co]):
         With several workers: how many streams each mux may open before it needs them, so that it does
         not wait while a file loads. `n_workers` if not given.
     **options
-        Options of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy`
-        of 'zmq'.
+        Options of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy` of
+        'zmq'; and of both `blas_threads`, how many threads the numeric libraries (BLAS, OpenMP, PyTorch) of
+        each worker use: a number, None, which leaves them as they are, or 'auto' (the default), which is
+        the number of cores divided by `n_workers`, unless variables such as ``OMP_NUM_THREADS`` are set.
 
     Raises
     ------
@@ -234,7 +236,7 @@ class ZMQStreamer(ParallelStreamer[T_co]):
         Seconds that ``close()`` waits for the worker before it is terminated; None waits without a bound.
     **options
         Keywords of :class:`ParallelStreamer`: `n_workers`, `prefetch`, `stall_timeout`, `max_restarts`,
-        `start_method` and `open_ahead`.
+        `start_method`, `open_ahead` and `blas_threads`.
 
     Examples
     --------

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...opening import State
 from ..protocol import messages
-from ..protocol.codec import Decoder
+from ..protocol.codec import ALIGNED_BYTES, Decoder, aligned_body
 from ..protocol.errors import load_error
 from ..protocol.messages import NOWHERE, AnyExtent
 from ..protocol.pickling import unpickled
@@ -75,11 +75,12 @@ class Inbox(WorkerHandle):
         if extent is not NOWHERE:
             stream.n_bytes += extent[2]
             return self._decoder.decode(schema, self._record(extent))
+        own = bytearray(body) if len(body) < ALIGNED_BYTES else aligned_body(body)
         if schema & messages.SCATTERED:
             stream.n_bytes += _size(schema, [body], NOWHERE)
-            return self._decoder.decode_scattered(schema ^ messages.SCATTERED, bytearray(body), self._record)
+            return self._decoder.decode_scattered(schema ^ messages.SCATTERED, own, self._record)
         stream.n_bytes += len(body)
-        return self._decoder.decode(schema, bytearray(body))
+        return self._decoder.decode(schema, own)
 
     def _record(self, extent: AnyExtent) -> Bytes:
         memory = self._receiver.view(extent)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from multiprocessing import current_process
 from typing import Any
 
+from ...checks import whole_number
 from ...core import Streamer
 from ...seeding import Seed
 from ..base import Backend, Pool
@@ -25,6 +26,7 @@ from ..protocol import script
 from ..protocol.connection import Connection
 from ..protocol.transport import Transport
 from ..protocol.world import Setup, World
+from ..system import blas
 from ..system.owner import this_owner
 from .pool import WorkerPool
 from .process_handle import ProcessHandle
@@ -37,10 +39,21 @@ logger = logging.getLogger("pescador")
 
 
 class ProcessBackend(Backend):
-    """A backend whose workers are processes."""
+    """A backend whose workers are processes.
 
-    def __init__(self, start_method: str | None = None) -> None:
+    Parameters
+    ----------
+    start_method : {'forkserver', 'spawn', 'fork'}, optional
+        How workers start.
+    blas_threads : int, 'auto' or None
+        How many threads the numeric libraries of a worker use.
+    """
+
+    def __init__(self, start_method: str | None = None, blas_threads: blas.Threads = "auto") -> None:
         self.start_method = check_start_method(start_method)
+        self.blas_threads = blas_threads
+        if blas_threads is not None and not (isinstance(blas_threads, str) and blas_threads == "auto"):
+            self.blas_threads = whole_number(blas_threads, "blas_threads", 1, "'auto', None or ")
 
     @abstractmethod
     def transport(self, connection: Connection) -> Transport:
@@ -50,7 +63,7 @@ class ProcessBackend(Backend):
         self, n_workers: int, *, timeout: float | None, stall_timeout: float | None, max_restarts: int = 0
     ) -> Pool:
         """Start the workers, side by side."""
-        pool = _ProcessPool(self, timeout, stall_timeout, max_restarts)
+        pool = _ProcessPool(self, n_workers, timeout, stall_timeout, max_restarts)
         try:
             for number in range(n_workers):
                 pool.workers.append(pool.start(number))
@@ -122,19 +135,30 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
     workers: list[ProcessHandle]
 
     def __init__(
-        self, backend: ProcessBackend, timeout: float | None, stall_timeout: float | None, max_restarts: int
+        self,
+        backend: ProcessBackend,
+        n_workers: int,
+        timeout: float | None,
+        stall_timeout: float | None,
+        max_restarts: int,
     ) -> None:
         super().__init__([])
         self._backend = backend
+        self._n_workers = n_workers
         self._timeout = timeout
         self._stall_timeout = stall_timeout
         self._restarts = Restarts(max_restarts, self._replace) if max_restarts else None
         names = script.names(), script.filename()
         tells_items = self._restarts is not None
-        self._setup = Setup(this_owner(), names, bytes(current_process().authkey), World(), tells_items)
+        world = self._world()
+        self._setup = Setup(this_owner(), names, bytes(current_process().authkey), world, tells_items)
         self._seed: Seed | None = None  # of the iteration that was begun last
-        self._launcher = Launcher(backend.start_method)
+        self._launcher = Launcher(backend.start_method, **world.given)
         self._recipes = Recipes()
+
+    def _world(self) -> World:
+        """Return what surrounds workers now."""
+        return World(blas.variables(self._backend.blas_threads, self._n_workers))
 
     def start(self, number: int) -> ProcessHandle:
         """Start a worker."""
@@ -166,7 +190,7 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
     def begin(self, seed: Seed) -> None:
         self._recipes.begin()
         self._drop()
-        world = World()
+        world = self._world()
         self._setup, self._seed = self._setup._replace(world=world), seed
         for worker in list(self.workers):
             worker.begin(world, seed)

@@ -8,6 +8,7 @@ it, also a finalizer that runs while the same thread is using it.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import select
@@ -115,8 +116,10 @@ class Forkserver:
         self._process.wait(REAP_SECONDS)
         return self._fate or self._process.exit_cause()
 
-    def fork(self, descriptors: tuple[int, ...]) -> str:
+    def fork(self, descriptors: tuple[int, ...], **given: str) -> str:
         """Start a worker with these descriptors; return its pid, or why there is none.
+
+        The libraries that it has then use as many threads as the `given` variables say.
 
         Raises
         ------
@@ -125,7 +128,7 @@ class Forkserver:
         PescadorError
             If no answer comes. Then the forkserver is killed, so the next pool starts another.
         """
-        answer = self._ask("fork", descriptors, ANSWER_SECONDS)
+        answer = self._ask(f"fork {json.dumps(given)}", descriptors, ANSWER_SECONDS)
         if answer is None:
             raise self._killed()
         return answer

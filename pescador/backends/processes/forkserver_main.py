@@ -3,8 +3,8 @@
 It has imported what every worker needs, runs one thread, and does what its consumer asks. A request is the
 word and, as its first descriptor, a connection of its own for the answer::
 
-    fork <descriptors>   start a worker that gets them     its pid, or why there is none
-    reap <pid>           take the exit status of a worker  its exit code, or 'running'
+    fork <given>  start a worker with the other descriptors  its pid, or why there is none
+    reap <pid>    take the exit status of a worker           its exit code, or 'running'
 
 It ends when its consumer does, or no longer needs it; workers that are left then end with it.
 
@@ -15,6 +15,7 @@ a child of this process, and is ended here.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -28,6 +29,7 @@ import psutil
 
 from ...exceptions import PescadorError
 from ..protocol.connection import Connection
+from ..system import blas
 from ..system.descriptors import close_all
 from ..system.pids import become_subreaper, end_with_parent, has_ended, offspring, tell, watch
 from . import worker_main
@@ -63,6 +65,7 @@ class _Server:
         self._workers: set[int] = set()  # those that were not reaped yet
         self._watched: set[int] = set()  # descriptors of those that run
         self._statuses: dict[int, str] = {}  # of those that were reaped, for an answer may have come too late
+        self._libraries = blas.loaded()  # NumPy's
         self._told: dict[int, float] = {}  # when each inherited process was told to end
 
     def serve(self) -> None:
@@ -92,7 +95,7 @@ class _Server:
         question, _, argument = message.decode().partition(" ")
         if question == "fork":
             try:
-                answer = str(self._fork(answers, descriptors))
+                answer = str(self._fork(answers, descriptors, json.loads(argument)))
             except OSError as error:
                 answer = f"fork failed: {error}"
             finally:
@@ -103,7 +106,9 @@ class _Server:
         with contextlib.closing(asker), contextlib.suppress(OSError):  # it no longer wants to know
             asker.send(answer.encode())
 
-    def _fork(self, answers: int, descriptors: list[int]) -> int:
+    def _fork(self, answers: int, descriptors: list[int], given: dict[str, str]) -> int:
+        for library in self._libraries:
+            library.obey(given)  # before the fork, see there
         parent = os.getpid()
         pid = os.fork()
         if not pid:

@@ -35,10 +35,11 @@ __all__ = [
 MAX_PATH_BYTES = 1 << 16
 
 
-def start_interpreter(code: str, descriptors: tuple[int, ...]) -> Process:
-    """Start an interpreter that runs some code and gets these descriptors."""
+def start_interpreter(code: str, descriptors: tuple[int, ...], **given: str) -> Process:
+    """Start an interpreter that runs some code, and gets these descriptors and environment variables."""
     command = python_command(code)
-    options = {"pass_fds": descriptors, "stdin": subprocess.DEVNULL, "env": interpreter_environment()}
+    environment = {**interpreter_environment(), **given}
+    options = {"pass_fds": descriptors, "stdin": subprocess.DEVNULL, "env": environment}
     try:
         interpreter = _Interpreter(command, **options)
     except PermissionError:

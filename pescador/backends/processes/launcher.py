@@ -14,6 +14,7 @@ import os
 
 from ...exceptions import ParameterError, PescadorError
 from ..protocol.connection import Connection
+from ..system import blas
 from ..system.orphans import reclaim_once
 from . import worker_main
 from .ending import flush_output, forget_exit_functions, in_forked_child
@@ -46,11 +47,16 @@ def cannot_start(error: Exception) -> PescadorError:
 
 
 class Launcher:
-    """Starts the workers of one pool. The thread that opens the pool uses it, and the one that closes it."""
+    """Starts the workers of one pool. The thread that opens the pool uses it, and the one that closes it.
 
-    def __init__(self, method: str) -> None:
+    `given` are the variables that bound the threads of a worker's libraries (see :mod:`..system.blas`). A
+    worker gets them with all its environment, which is too late for NumPy: so that is told before.
+    """
+
+    def __init__(self, method: str, **given: str) -> None:
         reclaim_once()
         self._method = method
+        self._given = given
         self._forkserver = Forkserver.acquire() if method == "forkserver" else None
 
     def start(self, connection: Connection, wakeup: int, ours: tuple[Connection, int]) -> Process:
@@ -65,7 +71,9 @@ class Launcher:
             if self._forkserver is not None:
                 return self._start_from_forkserver(descriptors)
             with interrupts_blocked():
-                process = _spawn(descriptors) if self._method == "spawn" else _fork(descriptors, ours)
+                process = (
+                    self._spawn(descriptors) if self._method == "spawn" else self._fork(descriptors, ours)
+                )
         except KeyboardInterrupt:
             if process is not None:
                 end([process], 0)
@@ -81,13 +89,13 @@ class Launcher:
     def _start_from_forkserver(self, descriptors: tuple[int, int]) -> Process:
         assert self._forkserver is not None
         try:
-            answer = self._forkserver.fork(descriptors)
+            answer = self._forkserver.fork(descriptors, **self._given)
         except (OSError, EOFError):
             if self._forkserver.is_alive(REAP_SECONDS):  # it is this process that has no descriptors left
                 raise
             # Somebody killed it, and all its workers with it. The next one is fine.
             self._forkserver = Forkserver.replace(self._forkserver)
-            answer = self._forkserver.fork(descriptors)
+            answer = self._forkserver.fork(descriptors, **self._given)
         if not answer.isdigit():
             raise OSError(answer)
         return Grandchild(int(answer), self._forkserver)
@@ -98,23 +106,22 @@ class Launcher:
         if forkserver is not None:
             Forkserver.release(forkserver)
 
+    def _spawn(self, descriptors: tuple[int, int]) -> Process:
+        code = f"from pescador.backends.processes.worker_main import main; main{descriptors}"
+        return start_interpreter(code, descriptors, **self._given)
 
-def _spawn(descriptors: tuple[int, int]) -> Process:
-    code = f"from pescador.backends.processes.worker_main import main; main{descriptors}"
-    return start_interpreter(code, descriptors)
+    def _fork(self, descriptors: tuple[int, int], ours: tuple[Connection, int]) -> Process:
+        flush_output()  # or the worker would print once more what is still to be printed here
+        pid = os.fork()
+        if not pid:
+            in_forked_child(lambda: self._run(descriptors, ours))
+        return Process(pid)
 
-
-def _fork(descriptors: tuple[int, int], ours: tuple[Connection, int]) -> Process:
-    flush_output()  # or the worker would print once more what is still to be printed here
-    pid = os.fork()
-    if not pid:
-        in_forked_child(lambda: _run(descriptors, ours))
-    return Process(pid)
-
-
-def _run(descriptors: tuple[int, int], ours: tuple[Connection, int]) -> None:
-    forget_exit_functions()
-    connection, wakeup = ours
-    connection.close()
-    os.close(wakeup)
-    worker_main.main(*descriptors)
+    def _run(self, descriptors: tuple[int, int], ours: tuple[Connection, int]) -> None:
+        forget_exit_functions()
+        connection, wakeup = ours
+        connection.close()
+        os.close(wakeup)
+        for library in blas.loaded() if self._given else ():
+            library.obey(self._given)
+        worker_main.main(*descriptors)

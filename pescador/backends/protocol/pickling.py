@@ -33,9 +33,12 @@ from .errors import Unloadable
 from .messages import Record
 from .tensors import Reduced
 
-__all__ = ["PICKLED", "Pickled", "aligned", "dump", "load", "order_of", "pickled", "unpickled"]
+__all__ = ["PICKLED", "Body", "Pickled", "aligned", "dump", "load", "order_of", "pickled", "unpickled"]
 
 PICKLED: Final = 0  # the number of all layouts that are no schema
+
+Body = bytearray | memoryview | Bytes
+"""Writeable memory that belongs to one item."""
 
 _SMALL_ALIGNMENT = 16  # bytes, for parts of less than ALIGNMENT bytes
 _COUNT = struct.Struct("<I")
@@ -86,7 +89,7 @@ def pickled(item: object) -> tuple[Pickled, Sequence[bytes | memoryview]]:
     return Pickled(len(part) for part in parts), parts
 
 
-def unpickled(body: bytearray | Bytes) -> Any:
+def unpickled(body: Body) -> Any:
     """Return the item in the body of a :class:`Pickled`.
 
     Raises

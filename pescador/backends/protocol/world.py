@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...seeding import Seed
+from ..system import blas
 from ..system.owner import Owner
 from ..system.search_path import search_path
 
@@ -26,18 +27,21 @@ __all__ = ["Setup", "World", "seed_globals"]
 class World:
     """The surroundings of a process, as they are when this is made."""
 
+    given: dict[str, str]  # more variables, which bound the threads of libraries; see system/blas.py
     path: list[str] = field(default_factory=search_path)
     argv: list[str] = field(default_factory=lambda: list(sys.argv))
-    environ: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: dict[str, str] = field(default_factory=blas.environment)
     folder: str = field(default_factory=lambda: _folder())
 
     def enter(self) -> None:
         """Make them those of this process."""
         sys.path[:] = self.path
         sys.argv[:] = self.argv
-        if self.environ != os.environ:
+        environ = {**self.environ, **self.given}
+        if environ != os.environ:
             os.environ.clear()
-            os.environ.update(self.environ)
+            os.environ.update(environ)
+        blas.give(self.given)
         with contextlib.suppress(OSError):
             os.chdir(self.folder)
 

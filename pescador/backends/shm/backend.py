@@ -8,6 +8,7 @@ from ...exceptions import ParameterError
 from ..consumer.process_pool import ProcessBackend
 from ..protocol.connection import Connection
 from ..protocol.transport import Transport
+from ..system.blas import Threads
 from .receiver import RingReceiver
 from .sender import RingSender
 
@@ -24,10 +25,17 @@ class ShmBackend(ProcessBackend):
     ring_bytes : int, optional
         Size of each worker's ring. If not given, eight times the size of the items, at least 16 MiB
         and at most 256 MiB, and at most half of the shared memory that is free.
+    blas_threads : int, 'auto' or None
+        How many threads the numeric libraries of a worker use.
     """
 
-    def __init__(self, start_method: str | None = None, ring_bytes: int | None = None) -> None:
-        super().__init__(start_method)
+    def __init__(
+        self,
+        start_method: str | None = None,
+        ring_bytes: int | None = None,
+        blas_threads: Threads = "auto",
+    ) -> None:
+        super().__init__(start_method, blas_threads)
         if ring_bytes is not None and (not isinstance(ring_bytes, int) or ring_bytes < 4096):
             raise ParameterError(
                 f"ring_bytes must be None or a whole number from 4096 on, got {ring_bytes!r}"

@@ -90,7 +90,7 @@ class RingReceiver(Receiver):
         if len(self._leases.ended) >= COLLECT or self._n_leased + n_bytes > len(ring) // 2:
             self.collect()
         if self._n_leased + n_bytes > len(ring) // 2:
-            copy = np.empty(n_bytes, np.uint8)
+            copy = shared_memory.private(n_bytes)
             np.copyto(copy, ring[offset : offset + n_bytes])
             self.release(extent)
             return copy

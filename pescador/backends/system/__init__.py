@@ -8,5 +8,6 @@ leases.py         what of them is still in use here, and what becomes of that at
 search_path.py    where another process of this program finds modules
 descriptors.py    file descriptors that are sent
 waiting.py        waits that a Ctrl-C can end
+blas.py           how many threads numeric libraries use
 threads.py        starting a thread where there may be no more of them
 """

@@ -31,13 +31,13 @@ try:
 except ImportError:  # pragma: no cover  # Windows
     _posixshmem = None  # type: ignore[assignment]
 
-__all__ = ["ALIGNMENT", "Bytes", "address", "adopt", "create", "free_bytes", "reclaim"]
+__all__ = ["ALIGNMENT", "Bytes", "address", "adopt", "create", "free_bytes", "private", "reclaim"]
 
 Bytes = npt.NDArray[np.uint8]
 
 PREFIX = "pescador-"
 FOLDER = "/dev/shm"
-ALIGNMENT = 64  # bytes: a cache line, and what vector instructions like
+ALIGNMENT = 64  # bytes: a cache line, and what JAX needs to take over an array without copying it
 
 
 def create(n_bytes: int, remedy: str) -> tuple[int, Bytes]:
@@ -69,6 +69,13 @@ def adopt(fd: int, n_bytes: int, private: bool = False) -> Bytes:
         raise PescadorError(
             f"cannot map {n_bytes:,} bytes of shared memory: {error}. Is there memory left ('ulimit -v')?"
         ) from error
+
+
+def private(n_bytes: int) -> Bytes:
+    """Return memory of this process alone, aligned as a record is."""
+    memory: Bytes = np.empty(n_bytes + ALIGNMENT, np.uint8)
+    start = -int(memory.__array_interface__["data"][0]) % ALIGNMENT
+    return memory[start : start + n_bytes]
 
 
 def address(memory: memoryview | mmap.mmap) -> int:

@@ -14,6 +14,7 @@ from ...exceptions import ParameterError, PescadorError
 from ..consumer.process_pool import ProcessBackend
 from ..protocol.connection import Connection
 from ..protocol.transport import Transport
+from ..system.blas import Threads
 from .frames import FRAME_BYTES, REMEDY, make_context
 from .receiver import ZMQReceiver
 from .sender import ZMQSender
@@ -41,6 +42,8 @@ class ZMQBackend(ProcessBackend):
         How many ports are tried.
     copy : bool
         Whether ZeroMQ copies what it sends.
+    blas_threads : int, 'auto' or None
+        How many threads the numeric libraries of a worker use.
     """
 
     def __init__(
@@ -50,8 +53,9 @@ class ZMQBackend(ProcessBackend):
         max_port: int = 65535,
         max_tries: int = 100,
         copy: bool = False,
+        blas_threads: Threads = "auto",
     ) -> None:
-        super().__init__(start_method)
+        super().__init__(start_method, blas_threads)
         if not 1 <= min_port <= max_port <= 65535:
             raise ParameterError(
                 f"ports are from 1 to 65535, and min_port is not above max_port: got {min_port} to {max_port}"

@@ -12,28 +12,14 @@ import zmq
 from ...exceptions import PescadorError
 from ..protocol.connection import Connection
 from ..system.descriptors import close_all
-from ..system.shared_memory import Bytes
 from ..system.threads import start_thread
 
-__all__ = [
-    "ALIGNMENT",
-    "BUDGET",
-    "FRAME_BYTES",
-    "PADDING",
-    "REMEDY",
-    "keep_freed_memory",
-    "make_context",
-    "padded",
-    "starts",
-]
+__all__ = ["BUDGET", "FRAME_BYTES", "REMEDY", "keep_freed_memory", "make_context", "starts"]
 
 # How many bytes of records may be under way; an item that is larger goes alone.
 BUDGET = 1 << 25
 
 FRAME_BYTES = (1 << 20) + 4096  # an array of 1 MiB, and what comes with it
-
-PADDING = 8
-ALIGNMENT = 16
 
 # What a context with its sockets takes at most, and one more that pyzmq has for sending without a copy.
 N_DESCRIPTORS = 20
@@ -79,11 +65,6 @@ def keep_freed_memory() -> None:
     frees an array of 32 MiB.
     """
     np.empty((1 << 25) - 8192, np.uint8)
-
-
-def padded(n_bytes: int) -> Bytes:
-    """Return memory for a record and the padding before it, behind which it is aligned."""
-    return np.empty(ALIGNMENT + n_bytes, np.uint8)[ALIGNMENT - PADDING :]
 
 
 def starts(n_bytes: int) -> range:

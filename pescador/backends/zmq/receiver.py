@@ -17,8 +17,8 @@ from ..protocol import messages
 from ..protocol.connection import Connection
 from ..protocol.messages import AnyExtent
 from ..protocol.transport import Receiver
-from ..system.shared_memory import Bytes
-from .frames import ALIGNMENT, BUDGET, FRAME_BYTES, PADDING, keep_freed_memory, padded
+from ..system.shared_memory import Bytes, private
+from .frames import BUDGET, FRAME_BYTES, keep_freed_memory
 
 __all__ = ["ZMQReceiver"]
 
@@ -83,16 +83,12 @@ class ZMQReceiver(Receiver):
         """Receive a frame of the record that comes next."""
         frame = np.frombuffer(self._socket.recv(zmq.NOBLOCK, copy=False).buffer, np.uint8)
         number, _, n_bytes = self._coming[0]
-        end = PADDING + n_bytes
-        if len(frame) == end and (frame.ctypes.data + PADDING) % ALIGNMENT == 0:
-            self._begun = frame
-        else:
-            if not self._n_bytes:
-                self._begun = padded(n_bytes)
-            self._begun[self._n_bytes : self._n_bytes + len(frame)] = frame
+        if not self._n_bytes:
+            self._begun = private(n_bytes)
+        self._begun[self._n_bytes : self._n_bytes + len(frame)] = frame
         self._n_bytes += len(frame)
-        if self._n_bytes == end:
-            self._records[number] = self._begun[PADDING:]
+        if self._n_bytes == n_bytes:
+            self._records[number] = self._begun
             self._begun, self._n_bytes = _NOTHING, 0
             self._coming.popleft()
 

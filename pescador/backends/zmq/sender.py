@@ -15,8 +15,9 @@ from ..protocol import messages
 from ..protocol.connection import Connection
 from ..protocol.messages import AnyExtent, Extent, Record
 from ..protocol.transport import Sender
+from ..system.shared_memory import private
 from ..system.threads import start_thread
-from .frames import BUDGET, FRAME_BYTES, PADDING, REMEDY, keep_freed_memory, make_context, padded, starts
+from .frames import BUDGET, FRAME_BYTES, REMEDY, keep_freed_memory, make_context, starts
 
 __all__ = ["ZMQSender"]
 
@@ -68,7 +69,7 @@ class ZMQSender(Sender):
             if self._n_bytes + n_bytes > BUDGET:
                 self._give_up_spare()
             self._n_bytes += n_bytes
-            record = Record(extent, padded(n_bytes)[PADDING:])
+            record = Record(extent, private(n_bytes))
         self._lent[extent.segment] = record
         self._under_way += n_bytes
         return record
@@ -92,10 +93,9 @@ class ZMQSender(Sender):
             parts.append(messages.pack_extents(extents))
         self._socket.send_multipart(parts, copy=self._copy)
         for extent in extents:
-            memory: Any = self._lent[extent.segment].memory.base
-            whole = memory[-(PADDING + extent.n_bytes) :]
-            for start in starts(len(whole)):
-                self._socket.send(whole[start : start + FRAME_BYTES], copy=self._copy)
+            memory: Any = self._lent[extent.segment].memory
+            for start in starts(extent.n_bytes):
+                self._socket.send(memory[start : start + FRAME_BYTES], copy=self._copy)
         return True
 
     def close(self) -> None:
