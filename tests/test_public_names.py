@@ -12,7 +12,7 @@ PUBLIC = {
     *("StochasticMux", "ShuffledMux", "RoundRobinMux", "ChainMux", "Mux", "BaseMux"),
     *("ParallelStreamer", "ZMQStreamer"),
     *("buffer_stream", "tuples", "keras_tuples", "cache"),
-    *("RNG", "empty", "PescadorError", "DataError", "WorkerError"),
+    *("RNG", "check", "empty", "PescadorError", "DataError", "WorkerError"),
 }
 
 MODULES = [module.name for module in pkgutil.walk_packages(pescador.__path__, "pescador.")]
