@@ -526,7 +526,7 @@ def leaves_a_file():
 
 
 def leaves_shared_memory(_):
-    kept.append(SharedMemory(create=True, size=100))
+    kept.append(SharedMemory(f"test-{os.getpid()}-{len(kept)}", create=True, size=100))
     while True:
         yield 1
 
