@@ -19,13 +19,15 @@ backends/       what they run on: serial, thread, shm, zmq
 seeding.py      how one random_state governs a whole tree of streams; RNG
 sampling.py     random numbers in blocks, and weighted draws
 memory.py       empty, for arrays that a worker delivers without a copy
-commands/       python -m pescador: bench, doctor, clean
+commands/       python -m pescador: bench, check, doctor, clean
 testing/        conformance tests for backends
 exceptions.py   the errors
 checks.py       checks of parameters
 describe.py     what items and arguments look like in messages
 interrupts.py   Ctrl-C at a moment when it would leave something half done
 """
+
+from typing import TYPE_CHECKING
 
 from .arguments import stateless
 from .core import Streamer, streamable
@@ -37,6 +39,20 @@ from .opening import START
 from .parallel import ParallelStreamer, ZMQStreamer
 from .seeding import RNG
 from .sources import patches, rows, skip_errors
+
+if TYPE_CHECKING:
+    from .commands.check import check
+else:
+
+    def __getattr__(name):
+        """Import what few programs need, when it is asked for."""
+        if name != "check":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .commands.check import check
+
+        globals()[name] = check
+        return check
+
 
 __version__ = "4.0.0.dev0"
 
@@ -57,6 +73,7 @@ __all__ = [
     "ZMQStreamer",
     "buffer_stream",
     "cache",
+    "check",
     "empty",
     "keras_tuples",
     "patches",

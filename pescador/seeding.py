@@ -108,14 +108,19 @@ class Seed:
         needed: a tree that draws nothing leaves the global state alone.
     path : tuple of int
         Spawn key below that entropy.
+    numbers : mapping, optional
+        Of the root of a tree, the numbers of this opening, by the key of the source that counts.
     """
 
     __slots__ = ("_root", "path")
 
     def __init__(
-        self, entropy: int | Sequence[int] | _Root | None = None, path: tuple[int, ...] = ()
+        self,
+        entropy: int | Sequence[int] | _Root | None = None,
+        path: tuple[int, ...] = (),
+        numbers: Mapping[int, int] | None = None,
     ) -> None:
-        self._root = entropy if isinstance(entropy, _Root) else _Root(entropy)
+        self._root = entropy if isinstance(entropy, _Root) else _Root(entropy, numbers)
         self.path = path
 
     @classmethod

@@ -107,6 +107,13 @@ def sources() -> None:
     print(row, batch, patch, next(iter(safe)), item)
 
 
+def checks() -> bool:
+    report = pescador.check(pescador.Streamer(samples, pescador.RNG), n=10, seconds=5)
+    causes: list[str] = [finding.cause for finding in report.findings if finding.level == "error"]
+    print(report, causes)
+    return report.ok
+
+
 def errors(error: pescador.PescadorError) -> str:
     if isinstance(error, pescador.DataError | pescador.WorkerError):
         return str(error)

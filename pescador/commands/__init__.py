@@ -1,10 +1,11 @@
 """``python -m pescador``: tools for the command line.
 
 bench/       which backend suits a stream
+check/       whether a stream keeps the laws
 doctor.py    whether every backend can run on this machine
 clean.py     removing what programs that are dead left behind
 
-doctor and clean are imported only when they are run.
+check, doctor and clean are imported only when they are run.
 """
 
 from __future__ import annotations
@@ -41,10 +42,26 @@ def _run(arguments: Sequence[str] | None) -> int:
     commands.add_parser("doctor", help="check that every backend can run on this machine").add_argument(
         "--timeout", type=_timeout, default=7, help="seconds for an item to come (default: 7)"
     )
+    check = commands.add_parser(
+        "check", help="find out whether a stream is repeatable, the same in workers, ..."
+    )
+    check.add_argument(
+        "stream",
+        metavar="module:name",
+        help="a Streamer or a mux of yours, or a function that returns one",
+    )
+    check.add_argument("-n", type=int, default=100, metavar="N", help="items of each opening (default: 100)")
+    check.add_argument(
+        "--seconds", type=_timeout, default=10, metavar="S", help="bound of each opening (default: 10)"
+    )
     bench.add_arguments(commands.add_parser("bench", help="find out which backend suits a stream"))
     options = parser.parse_args(arguments)
     if options.command == "bench":
         return bench.run(options)
+    if options.command == "check":
+        with interrupts_held():
+            from .check import run
+        return run(options.stream, options.n, options.seconds)
     with interrupts_held():
         from . import clean, doctor
     return doctor.run(options.timeout) if options.command == "doctor" else clean.run(options.dry_run)

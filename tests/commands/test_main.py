@@ -78,6 +78,21 @@ def test_ctrl_c_while_the_module_of_the_user_is_imported_ends_bench(tmp_path):
         assert interrupted(process) == ""
 
 
+@pytest.mark.parametrize("arguments", ["", "threading.Lock()"], ids=["in a worker", "in this process"])
+def test_ctrl_c_while_a_stream_is_waited_for_ends_check(arguments, tmp_path):
+    (tmp_path / "mystreams.py").write_text(
+        "import sys, threading, time, pescador\n"
+        "def block(*locks):\n"
+        "    print('opened', file=sys.stderr, flush=True)\n"
+        "    time.sleep(1000)\n"
+        "    yield\n"
+        f"stream = pescador.Streamer(block, {arguments})\n"
+    )
+    with command(tmp_path, "check", "mystreams:stream") as process:
+        assert process.stderr.readline() == "opened\n"
+        assert interrupted(process) == ""
+
+
 def test_ctrl_c_while_orphans_are_waited_for_ends_clean(tmp_path, monkeypatch, capfd):
     def interrupt(dry_run):
         raise KeyboardInterrupt
@@ -130,7 +145,7 @@ def test_a_second_ctrl_c_ends_bench_at_once(interruptible, monkeypatch, capfd):
 
 
 def test_commands_that_are_not_run_are_not_imported():
-    commands = {"pescador.commands.bench", "pescador.commands.doctor", "pescador.commands.clean"}
+    commands = {f"pescador.commands.{name}" for name in ("bench", "check", "doctor", "clean")}
     code = f"import sys, pescador.__main__; print({commands} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "set()\n"
