@@ -5,6 +5,7 @@ PESCADOR_LAW_EXAMPLES sets the number of trees for each backend and number of wo
 
 import json
 import os
+import zlib
 from itertools import islice
 
 import numpy as np
@@ -31,7 +32,7 @@ def seeking(n, start):
 
 
 def as_dict(item):
-    return {"x": np.asarray([hash(str(item)) % 1000])}
+    return {"x": np.asarray([zlib.crc32(str(item).encode()) % 1000])}
 
 
 def keep_all(item):
