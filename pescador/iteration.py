@@ -204,8 +204,9 @@ class Items(_Passed[T_co]):
         """Return where the item came from that was delivered last, for debugging.
 
         Nothing is noted for it beforehand, so an iterator that is not asked is not slower. If a whole mux
-        runs on a worker, its streams are opened here once more, for the time of this call, and with the
-        weights that it has now.
+        runs on a worker, its streams are opened here once more, for the time of this call. They must give
+        the same items for the same seed; and if :attr:`weights` were changed since the mux was opened there,
+        what is told may be wrong.
 
         Returns
         -------
