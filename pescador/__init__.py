@@ -3,6 +3,7 @@
 core.py         Streamer, the recipe of a stream; streamable
 iteration.py    one iteration over it, and where that stands
 checkpoint.py   states: saving them, and going on from them
+origin.py       where an item came from; replay
 fingerprint.py  of which stream a state is
 arguments.py    how its generator function is called, with arguments of each opening's own
 isolation.py    which of them are passed on, shared, viewed or copied
@@ -36,6 +37,7 @@ from .maps import buffer_stream, cache, keras_tuples, tuples
 from .memory import empty
 from .mux import BaseMux, ChainMux, Mux, RoundRobinMux, ShuffledMux, StochasticMux
 from .opening import START
+from .origin import replay
 from .parallel import ParallelStreamer, ZMQStreamer
 from .seeding import RNG
 from .sources import patches, rows, skip_errors
@@ -77,6 +79,7 @@ __all__ = [
     "empty",
     "keras_tuples",
     "patches",
+    "replay",
     "rows",
     "skip_errors",
     "stateless",

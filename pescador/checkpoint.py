@@ -29,8 +29,9 @@ from .arguments import is_stateless
 from .describe import shown
 from .exceptions import ParameterError, PescadorError
 from .fingerprint import Parts, fingerprint, parts_of_recipe
-from .iteration import Place, saved
+from .iteration import Items, Place, saved
 from .opening import Loaded, Openable, RepeatedContext, State
+from .origin import Below, Origin, origin_of
 from .seeding import Seed
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ changed_weights: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class Resumable(Openable):
-    """What a Streamer has to do with states."""
+    """What a Streamer has to do with states, and with origins, see :mod:`pescador.origin`."""
 
     streamer: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     stream_: Iterator[Any] | None
+    _is_transparent = False  # whether it only runs another stream, so that no state or origin knows it
     _loaded: Loaded | None = None  # where the next iteration begins
     _place: Place | None = None  # where the last one stands
     # Of activated copies:
@@ -160,6 +162,24 @@ class Resumable(Openable):
     def _parts(self) -> Parts:
         """Return what tells this stream from others, and the streams below it."""
         return parts_of_recipe(self.streamer, self.args, self.kwargs)
+
+    def _origin_of(self, items: Items[Any]) -> Origin:
+        return origin_of(items, self)
+
+    @property
+    def _passes_on(self) -> bool:
+        """Whether its items may be those of a stream below it, as they are."""
+        return isinstance(getattr(self.streamer, "__self__", self.streamer), Resumable)
+
+    def _below(self, seed: Seed) -> Below | None:
+        """Return from which stream the last item of an activated copy came; None if it made it itself.
+
+        `seed` is that with which the copy was opened.
+        """
+        if not self._passes_on:
+            return None
+        source = self.streamer  # a stream, or a method of one, such as ``mux.cycle``
+        return Below(self.stream_, getattr(source, "__self__", source), seed)
 
 
 def save(stream: Resumable, place: Place) -> State:

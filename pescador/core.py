@@ -119,7 +119,8 @@ class Streamer(Resumable, Generic[T_co]):
         Returns
         -------
         items : iterator
-            The items of the stream, unchanged. It is a generator, and has :meth:`state_dict` besides.
+            The items of the stream, unchanged. It is a generator, and has :meth:`state_dict` and ``origin()``
+            besides, which tells where the last item came from (see :func:`pescador.replay`).
         """
         limit, place = item_limit(max_iter), self._begin()
         return Items(iteration(self, limit, place), self, place)

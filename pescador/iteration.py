@@ -1,9 +1,9 @@
 """One iteration over a stream: what ``iterate()`` and ``cycle()`` return, and where it stands.
 
-Items come out of a generator. :class:`Items` passes them on in C and can be asked where it stands; its
-:class:`Place` is also known to the stream, which can so be asked when the iteration is over. Nothing is
-counted in Python for it: each activated copy passes its items through a ``repeat`` of so many times, which
-knows how often it was asked.
+Items come out of a generator. :class:`Items` passes them on in C and can be asked where it stands, and where
+the last item came from. Its :class:`Place` is also known to the stream, which can so be asked when the
+iteration is over. Nothing is counted in Python for it: each activated copy passes its items through a
+``repeat`` of so many times, which knows how often it was asked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Generator
 from contextlib import closing
 from itertools import count, islice
-from types import GeneratorType
+from types import FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from . import seeding
@@ -23,6 +23,7 @@ from .seeding import Seed
 
 if TYPE_CHECKING:  # which import this module
     from .core import Streamer
+    from .origin import Origin
 
     T_co = TypeVar("T_co", covariant=True)
 
@@ -39,7 +40,7 @@ else:
 
 T = TypeVar("T")
 
-__all__ = ["Items", "Place", "epochs", "iteration", "saved"]
+__all__ = ["Items", "Place", "activated", "epochs", "iteration", "saved"]
 
 NEW, OPEN, CLOSED, ENDED, RAISED = "new", "open", "closed", "ended", "raised"
 
@@ -97,6 +98,14 @@ class Place:
         if self.epoch:
             context = Context(context.seed().child(seeding.EPOCH, self.epoch), context.opener)
         return context
+
+    def opened_with(self) -> Seed:
+        """Return the seed of the activated copy."""
+        context = None if self.active is None else self.active._context
+        assert context is not None
+        if isinstance(context, RepeatedContext):  # it is at its next opening already
+            return context.seed_of(self.number)
+        return context.seed()
 
     def leave(self) -> None:
         """Take note of where the iteration stands, which is closed now."""
@@ -191,6 +200,55 @@ class Items(_Passed[T_co]):
         """Return where this iterator stands in its stream."""
         return self._place.save()
 
+    def origin(self) -> Origin:
+        """Return where the item came from that was delivered last, for debugging.
+
+        Nothing is noted for it beforehand, so an iterator that is not asked is not slower. If a whole mux
+        runs on a worker, its streams are opened here once more, for the time of this call. They must give
+        the same items for the same seed; and if :attr:`weights` were changed since the mux was opened there,
+        what is told may be wrong.
+
+        Returns
+        -------
+        origin : Origin
+            The way to the item from this stream down, its number, and the seed that opens the stream again
+            that made it. :func:`pescador.replay` makes it again.
+
+        Raises
+        ------
+        PescadorError
+            If no item was delivered yet; if the iterator was closed, has ended or raised; or if the stream
+            is producing an item at this moment.
+
+        Examples
+        --------
+        >>> import pescador
+        >>> mux = pescador.RoundRobinMux(['abc', 'xyz'], random_state=0)
+        >>> items = mux.iterate()
+        >>> next(items), next(items), next(items), next(items)
+        ('a', 'x', 'b', 'y')
+        >>> print(items.origin())
+        <RoundRobinMux of 2 streamers>
+        stream 1, activation (1, 0): Streamer('xyz')
+        item 1, under Seed(0, (3, 1, 0))
+        >>> pescador.replay(items.origin())
+        'y'
+        """
+        if self._generator.gi_running:
+            raise PescadorError(
+                "an origin can be told between two items only, but the stream is producing one now: was "
+                "origin() called inside its generator, or on another thread than the one that iterates?"
+            )
+        stream = self._stream()
+        if self._place.status == NEW:
+            raise PescadorError("no item was delivered yet, so there is none whose origin could be told")
+        if self._generator.gi_frame is None or stream is None:
+            raise PescadorError(
+                "this iterator is over, and its streams are gone. Ask for the origin of an item before you "
+                "ask for the next one, or close the iterator"
+            )
+        return stream._origin_of(self)
+
     @property  # type: ignore[misc]  # isinstance() asks for it besides type()
     def __class__(self) -> type:  # type: ignore[override]
         return GeneratorType
@@ -270,8 +328,19 @@ def saved(stream: Any) -> State | None:
     if hasattr(stream, "save"):
         state: State | None = stream.save()
         return state
-    if stream.gi_frame is None:
-        return None
-    # To keep the activated copy at hand for the rare case in which somebody asks would cost each opening.
-    names = stream.gi_frame.f_locals
-    return names.get("active", names["stream"])._save()  # type: ignore[no-any-return]
+    return None if stream.gi_frame is None else _active_in(stream.gi_frame)._save()
+
+
+def activated(stream: Any) -> Streamer[Any] | None:
+    """Return the activated copy behind an open iterator; None if it runs elsewhere, or is not one of ours."""
+    if isinstance(stream, Items):
+        return stream._place.active
+    frame = getattr(stream, "gi_frame", None)
+    return _active_in(frame) if frame is not None and frame.f_code is iteration.__code__ else None
+
+
+def _active_in(frame: FrameType) -> Streamer[Any]:
+    """Return the activated copy of a call of :func:`iteration`."""
+    # To keep it at hand for the rare case in which somebody asks would cost each opening.
+    names = frame.f_locals
+    return names.get("active", names["stream"])  # type: ignore[no-any-return]

@@ -204,10 +204,10 @@ class RepeatedContext(Context):
     ``Streamer(mux.cycle)``.
     """
 
-    __slots__ = ("_seed_of", "number")
+    __slots__ = ("number", "seed_of")
 
     def __init__(self, seed_of: Callable[[int], Seed], number: int = 0) -> None:
-        self._seed_of = seed_of
+        self.seed_of = seed_of  # of an opening, by its number
         self.number = number  # of the next opening
         self.opener = HERE
 
@@ -215,4 +215,4 @@ class RepeatedContext(Context):
         """Return the seed of the next opening, another one each time."""
         number = self.number
         self.number = number + 1
-        return self._seed_of(number)
+        return self.seed_of(number)

@@ -158,7 +158,8 @@ class ParallelStreamer(Streamer[T_co]):
         self._counter = repeat(True, sys.maxsize - (self._state["n"] if self._state else 0))
         return compress(self.stream_, self._counter)
 
-    # In a state there is no ParallelStreamer, but what it runs.
+    # In states and origins there is no ParallelStreamer, but what it runs.
+    _is_transparent = True
 
     def _save(self) -> State:
         return (

@@ -13,7 +13,7 @@ PUBLIC = {
     *("ParallelStreamer", "ZMQStreamer"),
     *("buffer_stream", "tuples", "keras_tuples", "cache"),
     *("rows", "patches", "skip_errors"),
-    *("RNG", "START", "stateless", "check", "empty", "PescadorError", "DataError", "WorkerError"),
+    *("RNG", "START", "stateless", "check", "replay", "empty", "PescadorError", "DataError", "WorkerError"),
 }
 
 MODULES = [module.name for module in pkgutil.walk_packages(pescador.__path__, "pescador.")]

@@ -114,6 +114,13 @@ def checks() -> bool:
     return report.ok
 
 
+def origins(stream: pescador.Streamer[int]) -> str:
+    items = stream.iterate()
+    print(next(items), pescador.replay(items.origin()))
+    steps = [(step.name, step.index, step.activation, step.epoch) for step in items.origin().way]
+    return f"{steps} {items.origin()}"
+
+
 def errors(error: pescador.PescadorError) -> str:
     if isinstance(error, pescador.DataError | pescador.WorkerError):
         return str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Generator, Iterator
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from ..core import Streamer
@@ -58,9 +59,9 @@ class _SerialPool(Pool):
 
 
 class _SerialStream(Generic[T]):
-    def __init__(self, stream: Iterator[T], items: Generator[T, None, None]) -> None:
-        self._stream = stream
-        self._items: Any = items  # a generator; its type does not know of its frame
+    def __init__(self, stream: Generator[T, None, None], items: Generator[T, None, None]) -> None:
+        self._stream: Any = stream
+        self._items: Any = items  # generators, whose type does not know of their frames
         self._was_ended = False
 
     def __iter__(self) -> Iterator[T]:
@@ -84,6 +85,11 @@ class _SerialStream(Generic[T]):
 
     def save(self) -> State | None:
         return saved(self._stream)
+
+    @property
+    def gi_frame(self) -> FrameType | None:
+        """That of the stream, by which it is known that it runs here."""
+        return self._stream.gi_frame  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._items.close()

@@ -16,6 +16,7 @@ from ..exceptions import ParameterError, PescadorError
 from ..fingerprint import Parts, summary
 from ..iteration import saved
 from ..opening import Opener, State
+from ..origin import Below
 from ..seeding import RandomState, Seed, SeedSource
 
 __all__ = ["BaseMux", "Member", "as_streamer", "check_mode", "take_one"]
@@ -209,6 +210,45 @@ class BaseMux(Streamer[T_co]):
 
     def _save_source(self) -> Any:
         return self.state()
+
+    def last_stream(self) -> tuple[int, tuple[int, ...], Iterator[Any]] | None:
+        """Return which stream gave the last sample; None if several did, or it was changed.
+
+        Called between two samples, on the activated copy, when somebody asks for the origin of an item. A mux
+        that writes :meth:`samples` and not this is itself what is named there, and opened again for a replay.
+
+        Returns
+        -------
+        index : int
+            Which one of the streamers.
+        key : tuple of int
+            With which it was opened, see :meth:`open_stream`.
+        stream : iterator
+            What :meth:`open_stream` returned.
+        """
+        return None
+
+    @property
+    def _passes_on(self) -> bool:
+        # Of a class that writes samples() anew, what another one says of its own does not hold.
+        methods = {"samples", "last_stream"}
+        return "last_stream" in next(vars(kind) for kind in type(self).__mro__ if methods & vars(kind).keys())
+
+    def _below(self, seed: Seed) -> Below | None:
+        found = self.last_stream() if self._passes_on else None
+        if found is None:
+            return None
+        index, key, stream = found
+        key = key or (index,)
+        return Below(stream, self._member(index), self._seed.child(seeding.STREAM, *key), index, key)
+
+    def _member(self, index: int) -> Streamer[T_co]:
+        """Return the streamer that gave the last sample."""
+        return self.streamers[index]
+
+    def _local(self, name: str) -> Any:
+        """Return a local variable of :meth:`samples`, which stands between two samples."""
+        return cast("Any", self.stream_).gi_frame.f_locals[name]
 
     def _parts(self) -> Parts:
         streamers = self.streamer if isinstance(self.streamer, list) else [self.streamer]

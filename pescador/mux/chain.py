@@ -114,6 +114,14 @@ class ChainMux(BaseMux[T_co]):
             "streams": self.stream_states([((self._number,), self._running_stream)]),
         }
 
+    def last_stream(self) -> tuple[int, tuple[int, ...], Iterator[Any]]:
+        return self._position, (self._number,), self._running_stream
+
+    def _member(self, index: int) -> Streamer[T_co]:
+        if isinstance(self.streamer, list):
+            return super()._member(index)
+        return as_streamer(self._local("member"), index)
+
     def __repr__(self) -> str:
         many = f"{len(self.streamer)} " if isinstance(self.streamer, list) else ""
         return f"<ChainMux of {many}streamers>"

@@ -118,3 +118,9 @@ class RoundRobinMux(BaseMux[T_co]):
                 ((i, self._epoch), stream) for i, stream in streams if stream is not None
             ),
         }
+
+    def last_stream(self) -> tuple[int, tuple[int, ...], Iterator[Any]]:
+        index = self._order[-1 - length_hint(self._turns)]
+        stream = self._streams[index]
+        assert stream is not None  # it has given a sample
+        return index, (index, self._epoch), stream

@@ -89,6 +89,10 @@ class ShuffledMux(WeightedMux[T_co]):
             "streams": self.stream_states((key, self._streams[key[0]]) for key in keys),
         }
 
+    def last_stream(self) -> tuple[int, tuple[int, ...], Iterator[T_co]]:
+        index = self._local("index")
+        return index, (index, self._openings[index] - 1), self._streams[index]
+
     def _reweigh(self) -> None:
         self._draws.sampler = self._choice = Categorical(self.n_streams, self.weights, self._empty)
         self._draws.remap()

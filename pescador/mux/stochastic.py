@@ -179,6 +179,11 @@ class StochasticMux(WeightedMux[T_co]):
             "left": list(self._choice.dropped),
         }
 
+    def last_stream(self) -> tuple[int, tuple[int, ...], Iterator[T_co]]:
+        slot = self._local("slot")
+        position, index, _ = cast("tuple[int, int, int | None]", self._assigned[slot])
+        return index, (position,), self._streams[slot]
+
     def _reassign(self, resumed: State) -> None:
         """Assign to the slots what they held."""
         shares = dict(resumed["shares"])

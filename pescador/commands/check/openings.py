@@ -37,7 +37,7 @@ from ...backends.protocol.world import seed_globals
 from ...backends.system.waiting import in_slices
 from ...core import Streamer
 from ...exceptions import WorkerError
-from ...opening import Context, Opener
+from ...opening import Context, Opener, State
 from ...parallel import ParallelStreamer
 from ...seeding import WORKER, Seed
 from .comparing import difference
@@ -221,12 +221,14 @@ class _Tracker(Opener):
         """Expect an item again."""
         self._is_known = False
 
-    def open(self, streamer: Streamer[T], seed: Seed, max_iter: int | None) -> Generator[T, None, None]:
+    def open(
+        self, streamer: Streamer[T], seed: Seed, max_iter: int | None, state: State | None = None
+    ) -> Generator[T, None, None]:
         """Return an iterator over a stream; those below it are opened here, too."""
         watched = streamer
         if self._records and type(streamer) is Streamer and isinstance(streamer.streamer, FunctionType):
             watched = Streamer(self._recording(streamer), *streamer.args, **streamer.kwargs)
-        return self._followed(streamer, watched.open(Context(seed, self), max_iter))
+        return self._followed(streamer, watched.open(Context(seed, self), max_iter, state))
 
     def _followed(self, streamer: Streamer[T], items: Generator[T, None, None]) -> Generator[T, None, None]:
         number = 0
