@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from .arguments import Undecorated, bind, call, own_iterator, seed_sources, stateless
 from .checkpoint import Resumable, not_restartable
-from .checks import check_source, item_limit, limits
+from .checks import check_source, item_limit, limits, whole_number
 from .closing import close
 from .describe import shown
 from .exceptions import ParameterError, PescadorError
@@ -108,13 +108,16 @@ class Streamer(Resumable, Generic[T_co]):
     # Iteration
 
     @stateless
-    def iterate(self, max_iter: float | None = None) -> Items[T_co]:
+    def iterate(self, max_iter: float | None = None, *, epoch: int = 0) -> Items[T_co]:
         """Open the stream and iterate over it once.
 
         Parameters
         ----------
         max_iter : int, optional
             At most so many items are taken, and none beyond them. A float is taken if it is whole.
+        epoch : int
+            Which epoch of :meth:`cycle` it is; each has a seed of its own. Where a state was loaded, it
+            is the epoch of that.
 
         Returns
         -------
@@ -122,7 +125,8 @@ class Streamer(Resumable, Generic[T_co]):
             The items of the stream, unchanged. It is a generator, and has :meth:`state_dict` and ``origin()``
             besides, which tells where the last item came from (see :func:`pescador.replay`).
         """
-        limit, place = item_limit(max_iter), self._begin()
+        limit, epoch = item_limit(max_iter), whole_number(epoch, "epoch", 0)
+        place = self._begin(epoch)
         return Items(iteration(self, limit, place), self, place)
 
     @stateless
@@ -161,9 +165,9 @@ class Streamer(Resumable, Generic[T_co]):
     def __iter__(self) -> Iterator[T_co]:
         return self.iterate()
 
-    def _begin(self) -> Place:
+    def _begin(self, epoch: int = 0) -> Place:
         """Return the place of an iteration that begins now, or goes on from what was loaded."""
-        self._place, self._loaded = Place(self._loaded), None
+        self._place, self._loaded = Place(self._loaded, epoch), None
         return self._place
 
     # Activation

@@ -68,9 +68,10 @@ class Place:
 
     __slots__ = ("_left", "active", "before", "epoch", "number", "seed", "state", "status")
 
-    def __init__(self, loaded: Loaded | None = None) -> None:
+    def __init__(self, loaded: Loaded | None = None, epoch: int = 0) -> None:
         self.status = NEW
-        self.epoch = self.before = self.number = 0
+        self.epoch = epoch
+        self.before = self.number = 0
         self.state: State | None = None
         self.seed: Seed | None = None
         self.active: Streamer[Any] | None = None

@@ -187,7 +187,7 @@ def test_the_entropy_of_a_tree_is_drawn_once_whatever_threads_ask_for_it(monkeyp
         if len(drawn) == 1:
             other.start()  # and so it asks while this one draws
             free = []
-            third = threading.Thread(target=lambda: free.append(seeding._lock.acquire(blocking=False)))
+            third = threading.Thread(target=lambda: free.append(seeding.lock.acquire(blocking=False)))
             third.start()
             third.join()
             assert free == [False]

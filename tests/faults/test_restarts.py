@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from itertools import islice
 
 import numpy as np
@@ -36,7 +37,8 @@ BACKENDS = pytest.mark.parametrize("backend", ["shm", "zmq"])
 
 def kill_one(stream):
     """Kill a worker of a ParallelStreamer."""
-    os.kill(random.choice(stream.stats()["workers"])["pid"], signal.SIGKILL)
+    with suppress(ProcessLookupError):  # another one was killed here just now
+        os.kill(random.choice(stream.stats()["workers"])["pid"], signal.SIGKILL)
 
 
 @BACKENDS
@@ -272,6 +274,34 @@ def test_closing_while_workers_die_leaves_nothing(backend):
             with pytest.raises(PescadorError):
                 list(islice(items, 10**6))
             closing.join()
+
+
+@BACKENDS
+@pytest.mark.parametrize("closes", ["here", "elsewhere"])
+def test_closing_while_a_worker_is_being_replaced_leaves_nothing(backend, closes, monkeypatch):
+    with ParallelStreamer(Streamer(sized, 10**6, 10, RNG), backend, max_restarts=3) as stream:
+        items = iter(stream)
+        next(items)
+        pool = stream._pool.get()
+        start = pool.start
+        others = []
+
+        def interrupted(number):
+            worker = start(number)
+            if closes == "here":  # as a signal handler would
+                stream.close()
+            else:
+                others.append(threading.Thread(target=stream.close))
+                others[0].start()
+                wait_until(lambda: pool._closed)
+            return worker
+
+        monkeypatch.setattr(pool, "start", interrupted)
+        kill_one(stream)
+        with pytest.raises(PescadorError):
+            list(islice(items, 10**6))
+        for thread in others:
+            thread.join()
 
 
 def test_threads_do_not_die_and_the_option_changes_nothing():

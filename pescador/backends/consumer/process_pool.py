@@ -172,16 +172,18 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
     def _replace(self, old: Replaceable) -> ProcessHandle | None:
         """Start a worker in the place of one that has ended; None if the pool is closed."""
         end([old.process], 0)  # with what its generators had started
-        if not self._closed:
-            number = [*self.workers].index(old)  # type: ignore[arg-type]  # it is one of them
-            new = self.start(number)
-            self.workers[number] = new  # first, for whoever closes the pool ends those that are here
-            if not self._closed:
-                if self._seed is not None:
-                    new.begin(self._setup.world, self._seed)
-                return new
+        if self._closed:
+            return None
+        number = [*self.workers].index(old)  # type: ignore[arg-type]  # it is one of them
+        new = self.start(number)
+        if self._closed:  # by a signal handler in this thread, for others wait
             end([new.process], 0)
-        return None
+            new.close()
+            return None
+        self.workers[number] = new
+        if self._seed is not None:
+            new.begin(self._setup.world, self._seed)
+        return new
 
     @property
     def broken(self) -> bool:
@@ -211,7 +213,6 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
                 worker.drop(numbers)
 
     def end_workers(self) -> None:
-        _end(self.workers, self._launcher, self._timeout)
-        if self._restarts is not None:
-            self._restarts.close()
+        with contextlib.nullcontext() if self._restarts is None else self._restarts.closing():
+            _end(self.workers, self._launcher, self._timeout)
         self._recipes.close()

@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ...exceptions import PescadorError, WorkerError
@@ -27,6 +28,8 @@ from .worker_handle import WorkerState
 __all__ = ["Replaceable", "Restarts"]
 
 logger = logging.getLogger("pescador")
+
+LOOK_SECONDS = 0.01
 
 
 class Place(NamedTuple):
@@ -54,6 +57,7 @@ class Restarts:
         self._n = 0
         self._retired: list[Replaceable] = []
         self._ended_at: set[Place] = set()
+        self._is_closing = False
         self._lock = threading.RLock()  # reentrant, for a signal handler may close the pool
 
     def replace(self, old: Replaceable, cause: str) -> bool:
@@ -61,51 +65,62 @@ class Restarts:
 
         Called by the thread that reads the messages of the worker, which has taken all that came.
         """
-        with self._lock:
-            if old.successor is not None:
-                return True
-            if self._n >= self.bound:
+        # Who closes the pool holds the lock, and waits for this thread to leave.
+        while not self._lock.acquire(timeout=LOOK_SECONDS):
+            if self._is_closing:
                 return False
-            place = Place(*old.place())
-            is_poison = place in self._ended_at
-            if place.stream:
-                self._ended_at.add(place)
-            try:
-                new = self._start(old)
-            except PescadorError as error:
-                logger.warning("%s It cannot be replaced: %s", cause, error)
-                return False
-            if new is None:
-                return False
-            self._n += 1
-            logger.warning(
-                "%s It is replaced by worker process %d (restart %d of max_restarts=%d)",
-                cause,
-                new.process.pid,
-                self._n,
-                self.bound,
-            )
-            stream = old.streams.get(place.stream)
-            if is_poison and stream is not None:  # it gives the items before that one, and then raises
-                recipe, seed, _ = stream.opening
-                stream.opening = (recipe, seed, place.item)
-                message = (
-                    f"item {place.item} of {stream.name} has ended two workers, and is not tried again. "
-                )
-                stream.failure = Failure(WorkerError(f"{message}The last one: {cause}"))
-            new.continue_statistics(old)
-            old.successor = new
-            old.settle(WorkerState.REPLACED, PescadorError)
-            if old.state is WorkerState.REPLACED:  # and the pool was not closed meanwhile
-                self._retired.append(old)
-                old.retire()
-            return True
+        try:
+            if self._is_closing or self._n >= self.bound:
+                return old.successor is not None
+            return old.successor is not None or self._replace(old, cause)
+        finally:
+            self._lock.release()
 
-    def close(self) -> None:
-        """Release what is held of workers that were replaced."""
-        for old in self._retired:
-            old.close()
-        self._retired.clear()
+    def _replace(self, old: Replaceable, cause: str) -> bool:
+        place = Place(*old.place())
+        is_poison = place in self._ended_at
+        if place.stream:
+            self._ended_at.add(place)
+        try:
+            new = self._start(old)
+        except PescadorError as error:
+            logger.warning("%s It cannot be replaced: %s", cause, error)
+            return False
+        if new is None:
+            return False
+        self._n += 1
+        logger.warning(
+            "%s It is replaced by worker process %d (restart %d of max_restarts=%d)",
+            cause,
+            new.process.pid,
+            self._n,
+            self.bound,
+        )
+        stream = old.streams.get(place.stream)
+        if is_poison and stream is not None:  # it gives the items before that one, and then raises
+            recipe, seed, _ = stream.opening
+            stream.opening = (recipe, seed, place.item)
+            message = f"item {place.item} of {stream.name} has ended two workers, and is not tried again. "
+            stream.failure = Failure(WorkerError(f"{message}The last one: {cause}"))
+        new.continue_statistics(old)
+        old.successor = new
+        self._retired.append(old)
+        old.settle(WorkerState.REPLACED, PescadorError)
+        if old.state is WorkerState.REPLACED:  # and the pool was not closed meanwhile
+            old.retire()
+        return True
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """While this is open, no other thread replaces a worker; after that, all that were are released."""
+        self._is_closing = True
+        with self._lock:
+            try:
+                yield
+            finally:
+                for old in self._retired:
+                    old.close()
+                self._retired.clear()
 
 
 class Replaceable(Inbox):
