@@ -62,7 +62,8 @@ class Resumable(Openable):
     _place: Place | None = None  # where the last one stands
     # Of activated copies:
     _state: State | None = None  # what it begins with
-    _counter: Any = None  # knows how many items it gave, once it has begun
+    _has_begun = False
+    _counter: Any = None  # knows how many items it gave
     _arguments: Sequence[Any] = ()  # the streams among its arguments
     _seeks = False  # whether it was told by START which item comes next
 
@@ -105,30 +106,40 @@ class Resumable(Openable):
     @property
     def n_given(self) -> int:
         """How many items an activated copy gave."""
-        return sys.maxsize - length_hint(self._counter) if self._counter is not None else 0
+        return sys.maxsize - length_hint(self._counter) if self._has_begun else 0
 
     def _counted(self, max_iter: int | None) -> Iterator[Any]:
         """Return an iterator over the items of an activated copy that are due, which counts them."""
-        state = self._state or {"n": 0}
-        n: int = state["n"]
+        state = self._state
+        self._has_begun = True
         stream = cast("Iterator[Any]", self.stream_)
-        known = state.get("at", n) if "source" in state else 0
-        if n > known and not self._seeks:
-            dropped = sum(1 for _ in islice(stream, n - known))
-            if dropped < n - known:
-                raise PescadorError(
-                    f"{self!r} cannot go on from its state: it had given {n} items when that was saved, and "
-                    f"now it ends after {known + dropped}. A stream that goes on has to give the same items "
-                    "again: does what it reads differ, or does it draw from a generator without a seed?"
-                )
-        if max_iter is not None:
-            stream = islice(stream, max(max_iter - n, 0))
+        if state is None:
+            counted, n = self._counting(stream, 0), 0
+        else:
+            n = state["n"]
+            known = int(state.get("at", n)) if "source" in state else n if self._seeks else 0
+            counted = self._counting(stream, known)
+            self._drop(counted, n, known)
+        return counted if max_iter is None else islice(counted, max(max_iter - n, 0))
+
+    def _drop(self, stream: Iterator[Any], n: int, known: int) -> None:
+        """Take the items that were given before, from the one on with which the source begins."""
+        dropped = sum(1 for _ in islice(stream, n - known))
+        if dropped < n - known:
+            raise PescadorError(
+                f"{self!r} cannot go on from its state: it had given {n} items when that was saved, and now "
+                f"it ends after {known + dropped}. A stream that goes on has to give the same items again: does "
+                "what it reads differ, or does it draw from a generator without a seed?"
+            )
+
+    def _counting(self, stream: Iterator[Any], n: int) -> Iterator[Any]:
+        """Return an iterator over the items of a stream after the first n, of which :attr:`n_given` knows."""
         self._counter = repeat(True, sys.maxsize - n)
         return compress(stream, self._counter)
 
     def _save(self) -> State:
         """Return where an activated copy stands, between two items."""
-        if self._counter is None:
+        if not self._has_begun:
             return self._state or {"n": 0}
         source = self._save_source()
         return {"n": self.n_given} if source is None else {"n": self.n_given, "source": source}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Generator
 from contextlib import closing
-from itertools import count, islice
+from itertools import chain, count, islice
 from types import FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:  # which import this module
 
     T_co = TypeVar("T_co", covariant=True)
 
-    class _Passed(islice[T_co], Generator[T_co, None, None]):  # type: ignore[type-var]  # items come out only
+    class _Passed(chain[T_co], Generator[T_co, None, None]):  # type: ignore[type-var]  # items come out only
         pass
 
 else:
     T_co = TypeVar("T_co", covariant=True)
 
-    class _Passed(islice, Generator):
+    class _Passed(chain, Generator):
         def __class_getitem__(cls, item: object) -> type:
             return cls
 
@@ -169,7 +169,7 @@ class Items(_Passed[T_co]):
     def __new__(  # noqa: D102
         cls, generator: Generator[T_co, None, None], stream: Streamer[T_co], place: Place
     ) -> Items[T_co]:
-        self = super().__new__(cls, generator, None)
+        self = super().__new__(cls, generator)
         self._generator, self._place = generator, place
         self._stream = weakref.ref(stream)  # while it is open, the generator holds it
         return self

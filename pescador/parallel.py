@@ -8,11 +8,9 @@ mux is the unit of parallelism, and its sequence does not depend on where its st
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from inspect import signature
-from itertools import compress, repeat
 from typing import Any, TypeVar, cast
 
 from . import backends
@@ -155,16 +153,16 @@ class ParallelStreamer(Streamer[T_co]):
         else:
             opener = PoolOpener(pool, self.prefetch, self.open_ahead)
             self.stream_ = self._source.open(Context(seed, opener), max_iter, self._state)
-        self._counter = repeat(True, sys.maxsize - (self._state["n"] if self._state else 0))
-        return compress(self.stream_, self._counter)
+        self._has_begun = True
+        return self._counting(self.stream_, self._state["n"] if self._state else 0)
 
     # In states and origins there is no ParallelStreamer, but what it runs.
     _is_transparent = True
 
     def _save(self) -> State:
-        return (
-            self._state or {"n": 0} if self._counter is None else saved(self.stream_) or {"n": self.n_given}
-        )
+        if not self._has_begun:
+            return self._state or {"n": 0}
+        return saved(self.stream_) or {"n": self.n_given}
 
     def _parts(self) -> Parts:
         return self._source._parts()

@@ -109,6 +109,8 @@ class Draws:
     ----------
     slots : iterator of int
         To be iterated over in C, without a call into this class for each sample.
+    blocks : iterator of iterator
+        The same in pieces, for a loop in a loop, which is faster still.
     """
 
     def __init__(self, rng: np.random.Generator, sampler: Sampler, position: int = 0) -> None:
@@ -121,9 +123,10 @@ class Draws:
         self._next = 0  # the first of _uniforms that is in no block yet
         self._block: list[Any] = []
         self._unread: Iterator[Any] = iter(self._block)
-        self.slots: Iterator[int] = chain.from_iterable(self._blocks())
+        self.blocks: Iterator[Iterator[int]] = self._blocks()
+        self.slots: Iterator[int] = chain.from_iterable(self.blocks)
 
-    def _blocks(self) -> Iterator[Iterable[int]]:
+    def _blocks(self) -> Iterator[Iterator[int]]:
         while True:
             if self._next >= len(self._uniforms):
                 self._draw()

@@ -24,6 +24,8 @@ __all__ = ["BaseMux", "Member", "as_streamer", "check_mode", "take_one"]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+Samples = TypeVar("Samples", bound=Callable[..., Any])
+
 Member = Iterable[T] | Callable[[], Iterable[T]]
 """What a mux draws from: a Streamer, or whatever a Streamer can be made of."""
 
@@ -45,6 +47,12 @@ def take_one(stream: Iterator[T]) -> list[T]:
     a worker delivers arrays of :func:`pescador.empty` without copying them.
     """
     return list(islice(stream, 1))
+
+
+def knows_count(samples: Samples) -> Samples:
+    """Mark a method `samples` as one whose mux knows by itself how many there were, so that nobody counts."""
+    samples._knows_count = True  # type: ignore[attr-defined]
+    return samples
 
 
 class BaseMux(Streamer[T_co]):
@@ -209,7 +217,23 @@ class BaseMux(Streamer[T_co]):
         return states
 
     def _save_source(self) -> Any:
-        return self.state()
+        # A subclass that overrides one of the two alone may hold more than the other knows of.
+        author = next(kind for kind in type(self).__mro__ if "samples" in vars(kind))
+        return self.state() if "state" in vars(author) else None
+
+    def _counting(self, stream: Iterator[T_co], n: int) -> Iterator[T_co]:
+        if hasattr(type(self).samples, "_knows_count"):
+            return islice(stream, None)
+        return super()._counting(stream, n)
+
+    @property
+    def n_given(self) -> int:
+        return self._n_samples if self._has_begun and self._counter is None else super().n_given
+
+    @property
+    def _n_samples(self) -> int:
+        """How many samples were given, where :meth:`samples` knows it."""
+        raise NotImplementedError
 
     def last_stream(self) -> tuple[int, tuple[int, ...], Iterator[Any]] | None:
         """Return which stream gave the last sample; None if several did, or it was changed.
@@ -282,6 +306,9 @@ class BaseMux(Streamer[T_co]):
         self._opener: Opener = context.opener.spread(self._n_at_a_time)
         self._early: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self.resumed: Any = self._state and self._state.get("source")
+        self._n_resumed: int = 0
+        if self._state and self.resumed:
+            self._n_resumed = int(self._state.get("at", self._state["n"]))
         # Where the streams stood that the mux had open, by their keys; until they are open again.
         self._resumed: dict[tuple[int, ...], State] = {}
         if self.resumed:

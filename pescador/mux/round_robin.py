@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, islice
-from operator import length_hint
+from itertools import count, cycle
 from typing import Any, TypeVar
 
 from ..opening import State
@@ -56,7 +55,7 @@ class RoundRobinMux(BaseMux[T_co]):
             if permutations is not None:
                 self._permutation = generator_state(permutations)
                 order = permutations.permutation(self.n_streams).tolist()
-            samples = self._cycle_through(order, resumed or {"gone": (), "ended": (), "turns": 0})
+            samples = self._cycle_through(order, resumed or {"ended": (), "next": order[0]})
             with self.closing([samples]):
                 first = take_one(samples)
                 if first:
@@ -70,27 +69,20 @@ class RoundRobinMux(BaseMux[T_co]):
 
     def _cycle_through(self, order: Sequence[int], resumed: State) -> Iterator[T_co]:
         """Run all streams to their end; each is opened at its first turn."""
-        streams: list[Iterator[T_co] | None] = [UNOPENED] * self.n_streams
-        self._streams = streams
-        # Those that have ended: in rounds that are over, and in this one, where they still have their turn.
-        self._gone, self._ended = list(resumed["gone"]), list(resumed["ended"])
-        for index in [*self._gone, *self._ended]:
-            streams[index] = None
-        gone = set(self._gone)
-        self._order = [index for index in order if index not in gone]
-        turns: int = resumed["turns"]
+        self._streams: list[Iterator[T_co]] = [UNOPENED] * self.n_streams
+        self._ended = dict.fromkeys(resumed["ended"])
+        streams = self._streams
+        start = order.index(resumed["next"])
+        self._order = [index for index in [*order[start:], *order[:start]] if index not in self._ended]
         if self._opener.is_background:
             for index in self._order:
-                if streams[index] is not None:
-                    self.open_early(index, index, self._epoch, active=True)
+                self.open_early(index, index, self._epoch, active=True)
         with self.closing(streams):
             while self._order:
-                self._turns = iter(self._order)  # knows how many are left of this round
-                next(islice(self._turns, turns, turns), None)
-                turns = 0
-                for index in self._turns:
+                self._n_before = self.n_given  # what is given after that tells whose turn it is
+                for index in cycle(self._order):
                     try:
-                        yield next(streams[index])  # type: ignore[arg-type]  # None is not in order
+                        yield next(streams[index])
                         continue
                     except StopIteration:
                         is_new = streams[index] is UNOPENED
@@ -99,28 +91,21 @@ class RoundRobinMux(BaseMux[T_co]):
                         if first := take_one(stream):
                             yield first.pop()
                             continue
-                    streams[index] = None
-                    self._ended.append(index)
-                if self._ended:
-                    self._order = [index for index in self._order if streams[index] is not None]
-                    self._gone += self._ended
-                    self._ended = []
+                    self._ended[index] = None
+                    turn = self._order.index(index)
+                    self._order = self._order[turn + 1 :] + self._order[:turn]
+                    break
 
     def state(self) -> State:
         streams = enumerate(self._streams)
         return {
             "epoch": self._epoch,
             "permutation": self._permutation,
-            "gone": list(self._gone),
             "ended": list(self._ended),
-            "turns": len(self._order) - length_hint(self._turns),
-            "streams": self.stream_states(
-                ((i, self._epoch), stream) for i, stream in streams if stream is not None
-            ),
+            "next": self._order[(self.n_given - self._n_before) % len(self._order)],
+            "streams": self.stream_states(((i, self._epoch), stream) for i, stream in streams),
         }
 
     def last_stream(self) -> tuple[int, tuple[int, ...], Iterator[Any]]:
-        index = self._order[-1 - length_hint(self._turns)]
-        stream = self._streams[index]
-        assert stream is not None  # it has given a sample
-        return index, (index, self._epoch), stream
+        index = self._order[(self.n_given - self._n_before - 1) % len(self._order)]
+        return index, (index, self._epoch), self._streams[index]

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ..opening import State
 from ..sampling import Categorical, Draws
-from .base import UNOPENED, take_one
+from .base import UNOPENED, knows_count, take_one
 from .weighted import WeightedMux
 
 __all__ = ["ShuffledMux"]
@@ -39,6 +39,7 @@ class ShuffledMux(WeightedMux[T_co]):
     'baaaaaabaaba'
     """
 
+    @knows_count
     def samples(self) -> Iterator[T_co]:
         resumed = self.resumed or {"draws": 0, "empty": ()}
         self._choice = Categorical(self.n_streams, self.weights, resumed["empty"])
@@ -47,22 +48,26 @@ class ShuffledMux(WeightedMux[T_co]):
         # How often each stream was opened; where the mux goes on, a stream that was open is opened once more.
         self._openings: dict[int, int] = {key[0]: key[1] for key in self._resumed}
         self._empty: list[int] = list(resumed["empty"])
+        self._n_void = resumed["draws"] - self._n_resumed
         streams = self._streams
         if self._opener.is_background:
             for index in range(self.n_streams):
                 if index in self._choice and (self.weights is None or self.weights[index]):
                     self.open_early(index, index, self._openings.get(index, 0), active=True)
         with self._running(), self.closing(streams):
-            for index in self._draws.slots:
-                try:
-                    yield next(streams[index])
-                    continue
-                except StopIteration:
-                    first = self._start(index)
-                if first:
-                    yield first.pop()
-                elif not self._choice.n_live:
-                    return
+            for block in self._draws.blocks:
+                for index in block:
+                    try:
+                        yield next(streams[index])
+                        continue
+                    except StopIteration:
+                        first = self._start(index)
+                    if first:
+                        yield first.pop()
+                        continue
+                    self._n_void += 1
+                    if not self._choice.n_live:
+                        return
 
     def _start(self, index: int) -> list[T_co]:
         """Open a stream (again), and return a list of its first sample, which is empty if there is none."""

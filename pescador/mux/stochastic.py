@@ -19,7 +19,7 @@ from ..opening import State
 from ..sampling import Categorical, Draws, SumTree, scale
 from ..seeding import RandomState
 from .activations import MODES, Activations, Budgets, Exhaustive, Proposals, Scout
-from .base import UNOPENED, Member, check_mode, take_one
+from .base import UNOPENED, Member, check_mode, knows_count, take_one
 from .orders import systematic_sample
 from .weighted import WeightedMux
 
@@ -108,6 +108,7 @@ class StochasticMux(WeightedMux[T_co]):
     def _n_at_a_time(self) -> int:
         return self.n_active if self.mode == "with_replacement" else min(self.n_active, self.n_streams)
 
+    @knows_count
     def samples(self) -> Iterator[T_co]:
         resumed = self.resumed or {}
         self._weighted = self.weights is not None and self.mode != "with_replacement"
@@ -135,6 +136,7 @@ class StochasticMux(WeightedMux[T_co]):
         self._draws = Draws(self.generator(), self._tree or self._choice, resumed.get("draws", 0))
         self._streams: list[Iterator[T_co]] = [UNOPENED] * self._n_slots
         self._n_filled = 0
+        self._n_void = resumed.get("draws", 0) - self._n_resumed
 
         streams = self._streams
         with self._running(), self.closing(streams):
@@ -146,16 +148,19 @@ class StochasticMux(WeightedMux[T_co]):
                     self._allot(slot)
             if not self._n_filled:
                 return
-            for slot in self._draws.slots:
-                try:
-                    yield next(streams[slot])
-                    continue
-                except StopIteration:
-                    first = self._advance(slot)
-                if first:
-                    yield first.pop()
-                elif not self._n_filled:
-                    return
+            for block in self._draws.blocks:
+                for slot in block:
+                    try:
+                        yield next(streams[slot])
+                        continue
+                    except StopIteration:
+                        first = self._advance(slot)
+                    if first:
+                        yield first.pop()
+                        continue
+                    self._n_void += 1
+                    if not self._n_filled:
+                        return
 
     def state(self) -> State:
         assigned = [(slot, entry) for slot, entry in enumerate(self._assigned) if entry is not None]
@@ -208,7 +213,7 @@ class StochasticMux(WeightedMux[T_co]):
             return []
         position, index, budget = assigned
         if self._streams[slot] is UNOPENED:
-            has_begun = (position,) in self._resumed
+            has_begun = bool(self._resumed) and (position,) in self._resumed
             stream = self._streams[slot] = self.open_stream(index, position, max_iter=budget)
             if first := take_one(stream):
                 if self._barren and not has_begun:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checkpoint import changed_weights
-from ..sampling import Floats, check_weights
+from ..sampling import Draws, Floats, check_weights
 from ..seeding import RandomState
 from .base import BaseMux, Member
 
@@ -59,6 +59,13 @@ class WeightedMux(BaseMux[T_co]):
         super().__init__(streamers, random_state)
         self._weights = _Weights(None if weights is None else check_weights(weights, self.n_streams))
 
+    _draws: Draws
+    _n_void: int  # how many draws gave no sample
+
+    @property
+    def _n_samples(self) -> int:
+        return self._draws.position - self._n_void
+
     @property
     def weights(self) -> Floats | None:
         """Weights of the streamers, shape (n_streams,), read-only; None if they are equal.
@@ -88,7 +95,7 @@ class WeightedMux(BaseMux[T_co]):
                 self._weights = _Weights(self._weights.original, weights)
 
     def _save_source(self) -> Any:
-        state = self.state()
+        state = super()._save_source()
         if state is not None and self._weights in changed_weights:
             state["weights"] = None if self.weights is None else self.weights.tolist()
         return state
