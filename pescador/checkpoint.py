@@ -30,7 +30,7 @@ from .describe import shown
 from .exceptions import ParameterError, PescadorError
 from .fingerprint import Parts, fingerprint, parts_of_recipe
 from .iteration import Items, Place, saved
-from .opening import Loaded, Openable, RepeatedContext, State
+from .opening import Loaded, Openable, RepeatedContext, State, at
 from .origin import Below, Origin, origin_of
 from .seeding import Seed
 
@@ -117,7 +117,7 @@ class Resumable(Openable):
             counted, n = self._counting(stream, 0), 0
         else:
             n = state["n"]
-            known = int(state.get("at", n)) if "source" in state else n if self._seeks else 0
+            known = state[at(state)] if "source" in state else n if self._seeks else 0
             counted = self._counting(stream, known)
             self._drop(counted, n, known)
         return counted if max_iter is None else islice(counted, max(max_iter - n, 0))
@@ -127,9 +127,9 @@ class Resumable(Openable):
         dropped = sum(1 for _ in islice(stream, n - known))
         if dropped < n - known:
             raise PescadorError(
-                f"{self!r} cannot go on from its state: it had given {n} items when that was saved, and now "
-                f"it ends after {known + dropped}. A stream that goes on has to give the same items again: does "
-                "what it reads differ, or does it draw from a generator without a seed?"
+                f"{self!r} cannot go on from its state: it had given {n} items when that was saved, and "
+                f"now it ends after {known + dropped}. A stream that goes on has to give the same items again: "
+                "does what it reads differ, or does it draw from a generator without a seed?"
             )
 
     def _counting(self, stream: Iterator[Any], n: int) -> Iterator[Any]:
@@ -148,17 +148,17 @@ class Resumable(Openable):
         """Return what the source of an activated copy needs to go on; None: its items are made again."""
         if isinstance(self.streamer, Resumable):
             return saved(self.stream_)
-        self.check_restartable()
+        if isinstance(self.streamer, Iterator):
+            raise not_restartable(self.streamer, "saved where it stands")
         if self._arguments and is_stateless(self.streamer, self.args):
             return [argument._save_argument() for argument in self._arguments]
         return None
 
     def check_restartable(self) -> None:
-        """Raise PescadorError if this stream reads from an open iterator."""
-        if isinstance(self.streamer, Resumable):
-            self.streamer.check_restartable()
-        elif isinstance(self.streamer, Iterator):
-            raise not_restartable(self.streamer, "saved where it stands")
+        """Raise PescadorError if a stream of this tree reads from an open iterator."""
+        for _, stream in streams_of(self):
+            if isinstance(stream.streamer, Iterator):
+                raise not_restartable(stream.streamer, "saved where it stands")
 
     def _save_argument(self) -> list[Any]:
         """Return where a stream among the arguments of another stands: number of the opening, and state."""
@@ -289,17 +289,22 @@ def _restore_weights(stream: Resumable, found: list[Any]) -> None:
 
 
 def _muxes(stream: Resumable) -> Iterator[tuple[list[int], WeightedMux[Any]]]:
-    """Yield all muxes of a tree that have weights, and the way to each; one that is there often only once."""
+    """Yield all muxes of a tree that have weights, and the way to each."""
+    for path, found in streams_of(stream):
+        if hasattr(found, "_weights"):
+            yield path, cast("WeightedMux[Any]", found)
+
+
+def streams_of(stream: Resumable) -> Iterator[tuple[list[int], Resumable]]:
+    """Yield all streams of a tree, and the way to each; one that is there often only once."""
     seen: set[int] = set()
     left: list[tuple[list[int], Resumable]] = [([], stream)]
     while left:
         path, stream = left.pop()
-        if id(stream) in seen:
-            continue
-        seen.add(id(stream))
-        if hasattr(stream, "_weights"):
-            yield path, cast("WeightedMux[Any]", stream)
-        left.extend(([*path, i], member) for i, member in enumerate(stream._parts().members))
+        if id(stream) not in seen:
+            seen.add(id(stream))
+            yield path, stream
+            left.extend(([*path, i], member) for i, member in enumerate(stream._parts().members))
 
 
 def not_restartable(source: object, what: str) -> PescadorError:

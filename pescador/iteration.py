@@ -272,8 +272,9 @@ def iteration(
     """Iterate over a stream once: what comes out of :meth:`Streamer.open`, and, with a `place`, of Items."""
     if max_iter == 0 or (place is not None and place.status == ENDED):
         return
-    active = stream._enter(place)
+    active = None
     try:
+        active = stream._enter(place)
         # What counts has no close(), so the stream is closed by _exit() alone, which knows of those that
         # ignore it. No name refers to the stream here, so that it is gone then.
         yield from active._counted(max_iter)
@@ -290,7 +291,8 @@ def iteration(
             explain_read_only(error)
         raise
     finally:
-        stream._exit(active)
+        if active is not None:
+            stream._exit(active)
 
 
 def epochs(stream: Streamer[T], max_iter: int | None, place: Place) -> Generator[T, None, None]:
@@ -344,4 +346,4 @@ def _active_in(frame: FrameType) -> Streamer[Any]:
     """Return the activated copy of a call of :func:`iteration`."""
     # To keep it at hand for the rare case in which somebody asks would cost each opening.
     names = frame.f_locals
-    return names.get("active", names["stream"])  # type: ignore[no-any-return]
+    return names.get("active") or names["stream"]  # type: ignore[no-any-return]

@@ -26,6 +26,7 @@ __all__ = [
     "PoolOpener",
     "RepeatedContext",
     "State",
+    "at",
 ]
 
 T = TypeVar("T")
@@ -46,6 +47,11 @@ State = dict[str, Any]
 ``epoch``, ``before``
     Of a cycle: the number of this epoch, and the items of those before it.
 """
+
+
+def at(state: State) -> str:
+    """Return which entry of a state says how many items had been given where its source stands."""
+    return "at" if "at" in state else "n"
 
 
 class Loaded(NamedTuple):

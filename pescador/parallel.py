@@ -167,9 +167,6 @@ class ParallelStreamer(Streamer[T_co]):
     def _parts(self) -> Parts:
         return self._source._parts()
 
-    def check_restartable(self) -> None:  # noqa: D102  # as in the base class
-        self._source.check_restartable()
-
     @property
     def _source(self) -> Streamer[T_co]:
         return cast("Streamer[T_co]", self.streamer)

@@ -15,7 +15,7 @@ from ..core import Streamer
 from ..exceptions import ParameterError, PescadorError
 from ..fingerprint import Parts, summary
 from ..iteration import saved
-from ..opening import Opener, State
+from ..opening import Opener, State, at
 from ..origin import Below
 from ..seeding import RandomState, Seed, SeedSource
 
@@ -306,9 +306,8 @@ class BaseMux(Streamer[T_co]):
         self._opener: Opener = context.opener.spread(self._n_at_a_time)
         self._early: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self.resumed: Any = self._state and self._state.get("source")
-        self._n_resumed: int = 0
-        if self._state and self.resumed:
-            self._n_resumed = int(self._state.get("at", self._state["n"]))
+        # How many samples it had given where it goes on.
+        self._n_resumed: int = self._state[at(self._state)] if self._state and self.resumed else 0
         # Where the streams stood that the mux had open, by their keys; until they are open again.
         self._resumed: dict[tuple[int, ...], State] = {}
         if self.resumed:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ...core import Streamer
 from ...exceptions import DataError, PescadorError
-from ...opening import State
+from ...opening import State, at
 from ..base import StreamStats
 from ..protocol.errors import Unloadable, describe_error
 
@@ -95,6 +95,7 @@ class RemoteStream(Generic[T]):
         self.n_received = 0  # items that came
         self.is_over = False  # its end, or failure, has come
         self.failure: Failure | None = None  # with which it ends
+        self._is_restartable = False  # which is found out once
         self.opening: tuple[Any, ...] = ()  # what it was opened with, if it may have to be opened again
         self.streamer = streamer
         self.queue: deque[Any] = deque()
@@ -244,7 +245,9 @@ class RemoteStream(Generic[T]):
         """Return where the stream stands after the last item that was taken; None if it has ended."""
         if self.is_closed:
             return None
-        self.streamer.check_restartable()
+        if self._worker.shares_recipes and not self._is_restartable:
+            self.streamer.check_restartable()
+            self._is_restartable = True
         return _since(self.snapshot, self.began_at + self.n_items)
 
     def stats(self) -> StreamStats:
@@ -289,4 +292,4 @@ def _since(snapshot: State | None, n: int) -> State:
     """Return the state of a stream that has given n items, of which those after a snapshot are made again."""
     if snapshot is None or "source" not in snapshot:
         return {"n": n}
-    return {"n": n, "at": snapshot.get("at", snapshot["n"]), "source": snapshot["source"]}
+    return {"n": n, "at": snapshot[at(snapshot)], "source": snapshot["source"]}

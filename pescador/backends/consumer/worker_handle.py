@@ -51,6 +51,9 @@ class WorkerHandle(ABC):
     Any thread may call its methods, and the garbage collector those that a stream calls when it is closed.
     """
 
+    shares_recipes = False
+    """Whether the worker runs the recipe itself, and so what cannot be pickled, too."""
+
     def __init__(self, stall_timeout: float | None) -> None:
         self.state = WorkerState.RUNNING
         self.streams: dict[int, RemoteStream[Any]] = {}
