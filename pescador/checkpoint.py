@@ -127,9 +127,9 @@ class Resumable(Openable):
         dropped = sum(1 for _ in islice(stream, n - known))
         if dropped < n - known:
             raise PescadorError(
-                f"{self!r} cannot go on from its state: it had given {n} items when that was saved, and "
-                f"now it ends after {known + dropped}. A stream that goes on has to give the same items again: "
-                "does what it reads differ, or does it draw from a generator without a seed?"
+                f"{self!r} cannot go on from its state: it had given {n} items when that was saved, and it ends "
+                f"after {known + dropped} now. A stream that goes on has to give the same items again: does "
+                "what it reads differ, or does it draw from a generator without a seed?"
             )
 
     def _counting(self, stream: Iterator[Any], n: int) -> Iterator[Any]:

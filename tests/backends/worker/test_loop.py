@@ -34,6 +34,9 @@ class Loop(WorkerLoop):
         if number == self.wanted:
             self.wanted = None
 
+    def send_snapshot(self, number, state):
+        pass
+
     def send_end(self, number):
         pass
 
