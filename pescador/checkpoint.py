@@ -127,7 +127,7 @@ class Resumable(Openable):
         dropped = sum(1 for _ in islice(stream, n - known))
         if dropped < n - known:
             raise PescadorError(
-                f"{self!r} cannot go on from its state: it had given {n} items when that was saved, and it ends "
+                f"{self!r} cannot go on from its state: it had given {n} items when that was saved, and ends "
                 f"after {known + dropped} now. A stream that goes on has to give the same items again: does "
                 "what it reads differ, or does it draw from a generator without a seed?"
             )
