@@ -147,19 +147,28 @@ def stateless(function: Function) -> Function:
     >>> list(stream)
     [(4, 5), (6, 7), (8, 9)]
     """
-    function._pescador_stateless = True  # type: ignore[attr-defined]
+    try:
+        function._pescador_stateless = True  # type: ignore[attr-defined]
+    except (AttributeError, TypeError):
+        raise ParameterError(
+            f"stateless marks a generator function, or an object that is called like one; {shown(function)} "
+            "takes no mark. Mark a method in its class, and call what is built in from a function of yours"
+        ) from None
     return function
 
 
 def is_stateless(function: Any, args: tuple[Any, ...]) -> bool:
     """Whether a generator function holds nothing between two items."""
-    if isinstance(function, partial):
-        return is_stateless(function.func, (*function.args, *args))
-    if function is map or function is filter:
-        return all(isinstance(argument, Openable) for argument in args[1:])
     if isinstance(function, Undecorated):
         function = function.factory
-    return getattr(function, "_pescador_stateless", False)
+    marked = (function, type(function).__call__)
+    if any(getattr(one, "_pescador_stateless", False) is True for one in marked):
+        return True
+    if isinstance(function, partial):
+        return is_stateless(function.func, (*function.args, *args))
+    return (function is map or function is filter) and all(
+        isinstance(argument, Openable) for argument in args[1:]
+    )
 
 
 def own_iterator(source: Iterable[T]) -> Iterator[T]:

@@ -59,13 +59,15 @@ class Place:
         What the next activated copy begins with.
     active : Streamer or None
         The activated copy.
+    generator : weakref or None
+        Refers to the generator out of which the items come, if it is one of :class:`Items`.
     seed : Seed or None
         That of the opening.
     number : int
         Of a stream among the arguments of another: how often it was opened before.
     """
 
-    __slots__ = ("_left", "active", "before", "epoch", "number", "seed", "state", "status")
+    __slots__ = ("_left", "active", "before", "epoch", "generator", "number", "seed", "state", "status")
 
     def __init__(self, loaded: Loaded | None = None) -> None:
         self.status = NEW
@@ -73,6 +75,7 @@ class Place:
         self.state: State | None = None
         self.seed: Seed | None = None
         self.active: Streamer[Any] | None = None
+        self.generator: weakref.ref[Any] | None = None
         self._left: State | PescadorError | None = None
         if loaded is not None:
             self.seed, self.state = loaded.seed, loaded.state
@@ -101,7 +104,7 @@ class Place:
     def leave(self) -> None:
         """Take note of where the iteration stands, which is closed now."""
         try:
-            self._left = self.save()
+            self._left = self._save_open()
         except Exception as error:
             error.__traceback__ = None  # it would keep the stream
             self._left = error if isinstance(error, PescadorError) else PescadorError(repr(error))
@@ -113,7 +116,7 @@ class Place:
 
     def end(self) -> None:
         """Take note that the stream ended."""
-        self.status, self.active = ENDED, None
+        self.status, self.active, self.state = ENDED, None, None
 
     def save(self) -> State | None:
         """Return where the iteration stands; None if it ended, or nothing of it was loaded or given.
@@ -125,20 +128,23 @@ class Place:
         """
         if self.status == RAISED:
             raise PescadorError(
-                "this stream has raised, so there is no place from which it could go on. Mend the cause, and "
-                "begin a new iteration, or go on from a state that was saved before"
+                "this stream has raised, or was interrupted while it made an item, so there is no place from "
+                "which it could go on. Begin a new iteration, or go on from a state that was saved before"
             )
         if isinstance(self._left, PescadorError):
             raise self._left
         if self.status == CLOSED:
             return self._left
-        if self.active is None:
-            return self.state
-        if getattr(self.active.stream_, "gi_running", False):
+        if getattr(self.generator and self.generator(), "gi_running", False):
             raise PescadorError(
                 "a state can be saved between two items only, but the stream is producing one now: was "
                 "state_dict() called inside its generator, or on another thread than the one that iterates?"
             )
+        return self._save_open()
+
+    def _save_open(self) -> State | None:
+        if self.active is None:
+            return self.state
         state: State = self.active._save()
         if self.epoch:
             state = {"epoch": self.epoch, "before": self.before, **state}
@@ -161,6 +167,7 @@ class Items(_Passed[T_co]):
     ) -> Items[T_co]:
         self = super().__new__(cls, generator, None)
         self._generator, self._place = generator, place
+        place.generator = weakref.ref(generator)
         self._stream = weakref.ref(stream)  # while it is open, the generator holds it
         return self
 
@@ -211,6 +218,8 @@ def iteration(
     stream: Streamer[T], max_iter: int | None, place: Place | None = None
 ) -> Generator[T, None, None]:
     """Iterate over a stream once: what comes out of :meth:`Streamer.open`, and, with a `place`, of Items."""
+    if max_iter == 0 and place is not None:
+        place.end()
     if max_iter == 0 or (place is not None and place.status == ENDED):
         return
     active = stream._enter(place)

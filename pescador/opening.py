@@ -38,9 +38,13 @@ EARLY_PREFETCH = 12
 State = dict[str, Any]
 """Where a stream stands, of what JSON knows: ``n``, the items that it gave since it was opened; and
 
-    ``source`` What its source needs to go on from there, if that is known. Else it is opened anew, and gives
-    n items that are dropped. ``at`` How many items it had given when its source stood there, if those are
-    less than n. ``epoch``, ``before`` Of a cycle: the number of this epoch, and the items of those before it.
+``source``
+    What its source needs to go on from there, if that is known. Else it is opened anew, and gives n items
+    that are dropped.
+``at``
+    How many items it had given when its source stood there, if those are less than n.
+``epoch``, ``before``
+    Of a cycle: the number of this epoch, and the items of those before it.
 """
 
 

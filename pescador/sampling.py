@@ -170,8 +170,11 @@ class Categorical:
     dropped : iterable of int
         What is dropped already.
 
-        Attributes ---------- dropped : dict of int Its keys are the dropped slots. Their order is part of the
-        sequence, for it tells when tables are rebuilt.
+    Attributes
+    ----------
+    dropped : dict of int
+        Its keys are the dropped slots. Their order is part of the sequence, for it tells when tables are
+        rebuilt.
     """
 
     find = None

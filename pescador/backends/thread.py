@@ -61,6 +61,8 @@ class _ThreadHandle(WorkerHandle):
     what to run next.
     """
 
+    shares_objects = True
+
     def __init__(self, timeout: float | None, stall_timeout: float | None) -> None:
         super().__init__(stall_timeout)
         self._timeout = timeout

@@ -204,15 +204,21 @@ class BaseMux(Streamer[T_co]):
         for key, stream in streams:
             state = self._resumed.get(key) if stream is UNOPENED or stream is None else saved(stream)
             if state is not None:
-                states.append([list(key), state["n"] if len(state) == 1 else state])
+                states.append([list(map(int, key)), state["n"] if len(state) == 1 else state])
         return states
 
     def _save_source(self) -> Any:
-        return self.state()
+        state = self.state()
+        if state is None:
+            self.check_restartable()
+        return state
+
+    def _check_source(self) -> None:
+        """A mux reads from its streams alone."""
 
     def _parts(self) -> Parts:
         streamers = self.streamer if isinstance(self.streamer, list) else [self.streamer]
-        return Parts([type(self).__qualname__, *self._parameters()], streamers, self._seed_source.own)
+        return Parts(lambda: [type(self).__qualname__, *self._parameters()], streamers, self._seed_source.own)
 
     def _parameters(self) -> list[Any]:
         """Return what tells this mux from others of its class, besides its streams; of what JSON knows."""

@@ -193,7 +193,8 @@ class RemoteStream(Generic[T]):
         """Return where the stream stands after the last item that was taken; None if it has ended."""
         if self.is_closed:
             return None
-        self.streamer.check_restartable()
+        if self._worker.shares_objects:
+            self.streamer.check_restartable()
         return self._since_snapshot(self.began_at + self.n_items)
 
     def _since_snapshot(self, n: int) -> State:

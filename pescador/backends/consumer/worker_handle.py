@@ -50,6 +50,9 @@ class WorkerHandle(ABC):
     Any thread may call its methods, and the garbage collector those that a stream calls when it is closed.
     """
 
+    shares_objects = False
+    """Whether its generators get objects of this process, so that one may be an open iterator."""
+
     def __init__(self, stall_timeout: float | None) -> None:
         self.state = WorkerState.RUNNING
         self.streams: dict[int, RemoteStream[Any]] = {}
