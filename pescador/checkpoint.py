@@ -46,9 +46,10 @@ FORM: Final = 1
 SEQUENCES: Final = 1
 """Version of the sequences that seeds give: raise it with every change of what any seed gives."""
 
-KEYS: Final = frozenset(
-    "form sequences pescador numpy tree seeds entropy path numbers weights state".split()
-)
+KEYS: Final = frozenset({
+    *("form", "sequences", "pescador", "numpy", "tree", "seeds"),
+    *("entropy", "path", "numbers", "weights", "state"),
+})  # fmt: skip
 """What a state of this form has."""
 
 changed_weights: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -212,7 +213,7 @@ def save(stream: Resumable, place: Place) -> State:
 def load(stream: Resumable, saved: State) -> Loaded | None:
     """Return where an iteration begins that goes on from what :func:`save` returned."""
     is_state = isinstance(saved, dict) and "form" in saved
-    if not is_state or (saved["form"] == FORM and not KEYS <= saved.keys()):
+    if not is_state or (saved["form"] == FORM and KEYS - saved.keys()):
         raise ParameterError(f"a state is the dict that state_dict() returned, not {shown(saved)}")
     by = f"this state was saved by pescador {saved.get('pescador')}"
     if saved["form"] != FORM:
