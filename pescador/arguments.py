@@ -123,9 +123,11 @@ def stateless(function: Function) -> Function:
     ----------
     function : callable
         Called anew between two items, it gives the same items as if it went on: it holds nothing that it was
-        given, has counted or drawn, and it has at most one iterator open of each stream among its arguments.
-        :func:`~pescador.buffer_stream`, :func:`~pescador.tuples`, :func:`~pescador.keras_tuples` and Python's
-        `map` and `filter` are such.
+        given, has counted or drawn. Each stream among its arguments has at most one open iterator, and the
+        first that it opens when it is called anew goes on where the last one stood: at its end, if that had
+        ended. Marked are :func:`~pescador.buffer_stream`, :func:`~pescador.tuples`,
+        :func:`~pescador.keras_tuples`, :func:`~pescador.skip_errors`, and Python's `map` and `filter`, whose
+        function has to give the same for the same item.
 
     Returns
     -------

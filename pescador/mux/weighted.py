@@ -83,7 +83,10 @@ class WeightedMux(BaseMux[T_co]):
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike | None) -> None:
-        self._weights.change(None if weights is None else check_weights(weights, self.n_streams))
+        weights = None if weights is None else check_weights(weights, self.n_streams)
+        if same_weights(weights, self.weights):
+            return
+        self._weights.change(weights)
         for mux in list(self._weights.running):
             mux._weights = self._weights
             mux._reweigh()
