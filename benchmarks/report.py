@@ -157,6 +157,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "scaling": whole("scaling"),
     "memory": memory,
     "end to end": whole("end_to_end"),
+    "states": whole("states"),
     "soak": soak,
 }
 

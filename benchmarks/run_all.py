@@ -27,6 +27,7 @@ SCRIPTS = {
     "scaling": [],
     "memory": ["--minutes", "1"],
     "end_to_end": [],
+    "states": [],
 }
 
 

@@ -1,7 +1,8 @@
 """Sample and stream data for machine learning.
 
 core.py         Streamer, the recipe of a stream; streamable
-iteration.py    one iteration over it, and where that stands
+iteration.py    one iteration over it
+place.py        where that stands
 checkpoint.py   states: saving them, and going on from them
 origin.py       where an item came from; replay
 fingerprint.py  of which stream a state is

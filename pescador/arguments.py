@@ -123,9 +123,11 @@ def stateless(function: Function) -> Function:
     ----------
     function : callable
         Called anew between two items, it gives the same items as if it went on: it holds nothing that it was
-        given, has counted or drawn, and it has at most one iterator open of each stream among its arguments.
-        :func:`~pescador.buffer_stream`, :func:`~pescador.tuples`, :func:`~pescador.keras_tuples` and Python's
-        `map` and `filter` are such.
+        given, has counted or drawn. Each stream among its arguments has at most one open iterator, and the
+        first that it opens when it is called anew goes on where the last one stood: at its end, if that had
+        ended. Marked are :func:`~pescador.buffer_stream`, :func:`~pescador.tuples`,
+        :func:`~pescador.keras_tuples`, :func:`~pescador.skip_errors`, and Python's `map` and `filter`, whose
+        function has to give the same for the same item.
 
     Returns
     -------
@@ -147,19 +149,28 @@ def stateless(function: Function) -> Function:
     >>> list(stream)
     [(4, 5), (6, 7), (8, 9)]
     """
-    function._pescador_stateless = True  # type: ignore[attr-defined]
+    try:
+        function._pescador_stateless = True  # type: ignore[attr-defined]
+    except (AttributeError, TypeError):
+        raise ParameterError(
+            f"stateless marks a generator function, or an object that is called like one; {shown(function)} "
+            "takes no mark. Mark a method in its class, and call what is built in from a function of yours"
+        ) from None
     return function
 
 
 def is_stateless(function: Any, args: tuple[Any, ...]) -> bool:
     """Whether a generator function holds nothing between two items."""
-    if isinstance(function, partial):
-        return is_stateless(function.func, (*function.args, *args))
-    if function is map or function is filter:
-        return all(isinstance(argument, Openable) for argument in args[1:])
     if isinstance(function, Undecorated):
         function = function.factory
-    return getattr(function, "_pescador_stateless", False)
+    marked = (function, type(function).__call__)
+    if any(getattr(one, "_pescador_stateless", False) is True for one in marked):
+        return True
+    if isinstance(function, partial):
+        return is_stateless(function.func, (*function.args, *args))
+    return (function is map or function is filter) and all(
+        isinstance(argument, Openable) for argument in args[1:]
+    )
 
 
 def own_iterator(source: Iterable[T]) -> Iterator[T]:

@@ -29,9 +29,11 @@ from .arguments import is_stateless
 from .describe import shown
 from .exceptions import ParameterError, PescadorError
 from .fingerprint import Parts, fingerprint, parts_of_recipe
-from .iteration import Items, Place, saved
+from .isolation import ATOMS, Copies
+from .iteration import Items, saved
 from .opening import Loaded, Openable, RepeatedContext, State, at
 from .origin import Below, Origin, origin_of
+from .place import CLOSED, ENDED, OPEN, Place
 from .seeding import Seed
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ FORM: Final = 1
 """Version of the form of states."""
 SEQUENCES: Final = 1
 """Version of the sequences that seeds give: raise it with every change of what any seed gives."""
+
+KEYS: Final = frozenset({
+    *("form", "sequences", "pescador", "numpy", "tree", "seeds"),
+    *("entropy", "path", "numbers", "weights", "state"),
+})  # fmt: skip
+"""What a state of this form has."""
 
 changed_weights: weakref.WeakSet[Any] = weakref.WeakSet()
 """The weights of muxes that are not those with which they were made."""
@@ -66,6 +74,7 @@ class Resumable(Openable):
     _counter: Any = None  # knows how many items it gave
     _arguments: Sequence[Any] = ()  # the streams among its arguments
     _seeks = False  # whether it was told by START which item comes next
+    _restarts = False  # whether it was found that nothing here or below reads from an open iterator
 
     def state_dict(self) -> State:
         """Return where the iteration that was begun last stands, also if it was broken off or has ended.
@@ -74,8 +83,11 @@ class Resumable(Openable):
         backend, with another number of workers. Streams that are made again have to give the same items for
         the same seed, see :mod:`pescador.checkpoint`.
 
-            Returns ------- state : dict Of what JSON knows. If no iteration was begun, or the last one has
-            ended, the next one begins anew.
+        Returns
+        -------
+        state : dict
+            Of what JSON knows. If no iteration was begun, or the last one has ended, the next one begins
+            anew.
 
         Raises
         ------
@@ -148,27 +160,36 @@ class Resumable(Openable):
         """Return what the source of an activated copy needs to go on; None: its items are made again."""
         if isinstance(self.streamer, Resumable):
             return saved(self.stream_)
-        if isinstance(self.streamer, Iterator):
-            raise not_restartable(self.streamer, "saved where it stands")
         if self._arguments and is_stateless(self.streamer, self.args):
+            self._check_source()
             return [argument._save_argument() for argument in self._arguments]
+        self.check_restartable()
         return None
 
     def check_restartable(self) -> None:
-        """Raise PescadorError if a stream of this tree reads from an open iterator."""
-        for _, stream in streams_of(self):
-            if isinstance(stream.streamer, Iterator):
-                raise not_restartable(stream.streamer, "saved where it stands")
+        """Raise PescadorError if this stream, or one below it, reads from an open iterator."""
+        if not self._restarts:
+            self._check_source()
+            for member in self._parts().members:
+                member.check_restartable()
+            self._restarts = True
+
+    def _check_source(self) -> None:
+        """Raise PescadorError if this stream itself reads from an open iterator."""
+        if isinstance(self.streamer, Iterator):
+            raise not_restartable(self.streamer, "saved where it stands")
+        for value in (*self.args, *self.kwargs.values()):
+            if type(value) in ATOMS or not isinstance(value, Iterator):
+                continue
+            if Copies().own(value) is value:  # some can be copied (that of a list), and begin anew each time
+                raise not_restartable(value, "saved where it stands")
 
     def _save_argument(self) -> list[Any]:
         """Return where a stream among the arguments of another stands: number of the opening, and state."""
-        number = cast("RepeatedContext", self._context).number
-        place = self._place
-        if place is None or place.status == "closed":
-            return [number] if self._loaded is None else [number, self._loaded.state]
-        if place.status == "ended":
-            return [number, None]
-        return [place.number, place.save()]
+        place = self._place or Place(self._loaded)
+        state = None if place.status == CLOSED else place.save()
+        number = place.number if place.status == OPEN else cast("RepeatedContext", self._context).number
+        return [number] if state is None and place.status != ENDED else [number, state]
 
     def _parts(self) -> Parts:
         """Return what tells this stream from others, and the streams below it."""
@@ -195,13 +216,12 @@ class Resumable(Openable):
 
 def save(stream: Resumable, place: Place) -> State:
     """Return where an iteration over a stream stands, for :func:`load`."""
-    state = place.save()
     if isinstance(stream._context, RepeatedContext):
         raise PescadorError(
             f"{stream!r} is among the arguments of another stream, so its state is part of that one's: ask "
             "the outermost stream, or the iterator over it"
         )
-    seed = place.seed
+    state, seed = place.save(), place.seed
     numbers = [source.number for source in stream._sources]
     if state is not None and seed is not None:
         counted = seed.numbers or {}
@@ -224,7 +244,8 @@ def save(stream: Resumable, place: Place) -> State:
 
 def load(stream: Resumable, saved: State) -> Loaded | None:
     """Return where an iteration begins that goes on from what :func:`save` returned."""
-    if not isinstance(saved, dict) or not {"form", "sequences", "tree", "seeds", "state"} <= saved.keys():
+    is_state = isinstance(saved, dict) and "form" in saved
+    if not is_state or (saved["form"] == FORM and KEYS - saved.keys()):
         raise ParameterError(f"a state is the dict that state_dict() returned, not {shown(saved)}")
     by = f"this state was saved by pescador {saved.get('pescador')}"
     if saved["form"] != FORM:
@@ -286,25 +307,22 @@ def _restore_weights(stream: Resumable, found: list[Any]) -> None:
         weights = given.get(tuple(path), mux._weights.original)
         if mux._weights in changed_weights or weights is not mux._weights.original:
             mux.weights = weights
+        mux._weights.settled = mux._weights.values
 
 
 def _muxes(stream: Resumable) -> Iterator[tuple[list[int], WeightedMux[Any]]]:
-    """Yield all muxes of a tree that have weights, and the way to each."""
-    for path, found in streams_of(stream):
-        if hasattr(found, "_weights"):
-            yield path, cast("WeightedMux[Any]", found)
-
-
-def streams_of(stream: Resumable) -> Iterator[tuple[list[int], Resumable]]:
-    """Yield all streams of a tree, and the way to each; one that is there often only once."""
+    """Yield all muxes of a tree that have weights, and the way to each; one that is there often only once."""
     seen: set[int] = set()
     left: list[tuple[list[int], Resumable]] = [([], stream)]
     while left:
         path, stream = left.pop()
-        if id(stream) not in seen:
-            seen.add(id(stream))
-            yield path, stream
-            left.extend(([*path, i], member) for i, member in enumerate(stream._parts().members))
+        parts = stream._parts()
+        if id(parts.weighted or stream) in seen:
+            continue
+        seen.add(id(parts.weighted or stream))
+        if parts.weighted is not None:
+            yield path, parts.weighted
+        left.extend(([*path, i], member) for i, member in enumerate(parts.members))
 
 
 def not_restartable(source: object, what: str) -> PescadorError:

@@ -20,8 +20,9 @@ from .closing import close
 from .describe import shown
 from .exceptions import ParameterError, PescadorError
 from .isolation import ATOMS
-from .iteration import Items, Place, epochs, iteration
+from .iteration import Items, epochs, iteration
 from .opening import Context, Loaded, State
+from .place import Place
 from .seeding import lock
 
 __all__ = ["Streamer", "streamable"]

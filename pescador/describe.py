@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .opening import START
 from .seeding import RNG
 
 __all__ = ["describe", "shown"]
@@ -45,7 +46,7 @@ def shown(value: object) -> str:
         text = repr(value)
         # The end of a path tells more than its beginning.
         return text if len(text) <= MAX_ARGUMENT else f"{text[:15]}...{text[15 + 3 - MAX_ARGUMENT :]}"
-    if value is RNG:
+    if value is RNG or value is START:
         return repr(value)
     name = getattr(value, "__qualname__", None)
     return name if isinstance(name, str) else f"<{type(value).__name__}>"

@@ -8,20 +8,23 @@ files counts.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from .arguments import Undecorated
+from .isolation import ATOMS
 from .opening import Openable
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # which import this module
     from .checkpoint import Resumable
+    from .mux.weighted import WeightedMux
 
 __all__ = ["Parts", "fingerprint", "parts_of_recipe", "summary"]
 
@@ -34,12 +37,14 @@ ENTRIES: Final = 8
 class Parts(NamedTuple):
     """What a stream consists of."""
 
-    what: list[Any]
-    """Of what JSON knows."""
+    what: Callable[[], list[Any]]
+    """Returns what tells it from others, of what JSON knows."""
     members: Sequence[Resumable]
     """The streams directly below it."""
     seed: Any = None
     """Its own seed, if it has one."""
+    weighted: WeightedMux[Any] | None = None
+    """Itself, if it has weights, which may be changed."""
 
 
 def fingerprint(stream: Resumable) -> tuple[str, str]:
@@ -47,30 +52,35 @@ def fingerprint(stream: Resumable) -> tuple[str, str]:
     seeds: list[Any] = []
 
     def look_at(stream: Resumable, bound: int) -> list[Any]:
-        what, members, seed = stream._parts()
+        what, members, seed, _ = stream._parts()
         seeds.append(seed)
         n = min(len(members), bound)
         chosen = [members[i * len(members) // n] for i in range(n)]
-        return [what, len(members), [look_at(member, max(1, bound // n)) for member in chosen]]
+        return [what(), len(members), [look_at(member, max(1, bound // n)) for member in chosen]]
 
     return _digest(look_at(stream, LOOKED_AT)), _digest(seeds)
 
 
 def parts_of_recipe(source: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts:
     """Return the parts of a Streamer."""
+    if isinstance(source, partial):
+        return parts_of_recipe(source.func, (*source.args, *args), {**source.keywords, **kwargs})
+    is_method = isinstance(source, MethodType) and isinstance(source.__self__, Openable)
     members: list[Any] = []
+    for value in (source.__self__ if is_method else source, *args, *kwargs.values()):  # type: ignore[attr-defined]  # as was told
+        kind = type(value)
+        if kind in ATOMS:
+            continue
+        if isinstance(value, Openable):
+            members.append(value)
+        elif kind in (list, tuple, dict):
+            entries = value.values() if kind is dict else value
+            if any(issubclass(each, Openable) for each in set(map(type, entries))):
+                members.extend(entry for entry in entries if isinstance(entry, Openable))
 
-    def look_at(value: object) -> Any:
-        if isinstance(value, MethodType) and isinstance(value.__self__, Openable):
-            members.append(value.__self__)
-            return value.__func__.__qualname__
-        kind, found = type(value), cast("Any", value)
-        entries = found if kind in (list, tuple) else found.values() if kind is dict else [found]
-        if any(issubclass(each, Openable) for each in set(map(type, entries))):
-            members.extend(entry for entry in entries if isinstance(entry, Openable))
-        return summary(value)
+    def what() -> list[Any]:
+        return [summary(source), list(map(summary, args)), [[key, summary(kwargs[key])] for key in kwargs]]
 
-    what = [look_at(source), list(map(look_at, args)), {key: look_at(value) for key, value in kwargs.items()}]
     return Parts(what, members)
 
 
@@ -85,7 +95,7 @@ def summary(value: object) -> Any:
         return str(value)
     if isinstance(value, np.ndarray):
         return [value.dtype.str, list(value.shape)]
-    if isinstance(value, FunctionType | BuiltinFunctionType | MethodType | type):
+    if isinstance(value, FunctionType | BuiltinFunctionType | MethodType | type | Undecorated):
         return value.__qualname__
     if isinstance(value, partial):
         return [summary(value.func), list(map(summary, value.args)), summary(value.keywords)]

@@ -1,8 +1,8 @@
-"""One iteration over a stream: what ``iterate()`` and ``cycle()`` return, and where it stands.
+"""One iteration over a stream: what ``iterate()`` and ``cycle()`` return.
 
 Items come out of a generator. :class:`Items` passes them on in C and can be asked where it stands, and where
-the last item came from. Its :class:`Place` is also known to the stream, which can so be asked when the
-iteration is over. Nothing is counted in Python for it: each activated copy passes its items through a
+the last item came from. Its place (see :mod:`.place`) is also known to the stream, which can so be asked when
+the iteration is over. Nothing is counted in Python for it: each activated copy passes its items through a
 ``repeat`` of so many times, which knows how often it was asked.
 """
 
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from . import seeding
 from .arguments import explain_read_only
 from .exceptions import PescadorError
-from .opening import Context, Loaded, RepeatedContext, State
-from .seeding import Seed
+from .opening import Context, State
+from .place import ENDED, NEW, Place
 
 if TYPE_CHECKING:  # which import this module
     from .core import Streamer
@@ -40,119 +40,7 @@ else:
 
 T = TypeVar("T")
 
-__all__ = ["Items", "Place", "activated", "epochs", "iteration", "saved"]
-
-NEW, OPEN, CLOSED, ENDED, RAISED = "new", "open", "closed", "ended", "raised"
-
-
-class Place:
-    """Where an iteration stands.
-
-    Attributes
-    ----------
-    status : str
-        'new', 'open', 'closed' (broken off), 'ended' or 'raised'.
-    epoch : int
-        Number of the epoch of :meth:`Streamer.cycle`.
-    before : int
-        Items of the epochs before.
-    state : dict or None
-        What the next activated copy begins with.
-    active : Streamer or None
-        The activated copy.
-    seed : Seed or None
-        That of the opening.
-    number : int
-        Of a stream among the arguments of another: how often it was opened before.
-    """
-
-    __slots__ = ("_left", "active", "before", "epoch", "number", "seed", "state", "status")
-
-    def __init__(self, loaded: Loaded | None = None, epoch: int = 0) -> None:
-        self.status = NEW
-        self.epoch = epoch
-        self.before = self.number = 0
-        self.state: State | None = None
-        self.seed: Seed | None = None
-        self.active: Streamer[Any] | None = None
-        self._left: State | PescadorError | None = None
-        if loaded is not None:
-            self.seed, self.state = loaded.seed, loaded.state
-            if self.state is None:
-                self.status = ENDED
-            else:
-                self.epoch, self.before = self.state.get("epoch", 0), self.state.get("before", 0)
-
-    def begin(self, stream: Streamer[Any]) -> Context:
-        """Return what the iteration is opened with, but for the epoch."""
-        context = Context(self.seed) if self.seed is not None else stream._next_context()
-        if isinstance(context, RepeatedContext):
-            self.number = context.number
-        else:
-            self.seed = context.seed()
-        self.status = OPEN
-        return context
-
-    def begin_epoch(self, stream: Streamer[Any]) -> Context:
-        """Return what one epoch is opened with."""
-        context = self.begin(stream)
-        if self.epoch:
-            context = Context(context.seed().child(seeding.EPOCH, self.epoch), context.opener)
-        return context
-
-    def opened_with(self) -> Seed:
-        """Return the seed of the activated copy."""
-        context = None if self.active is None else self.active._context
-        assert context is not None
-        if isinstance(context, RepeatedContext):  # it is at its next opening already
-            return context.seed_of(self.number)
-        return context.seed()
-
-    def leave(self) -> None:
-        """Take note of where the iteration stands, which is closed now."""
-        try:
-            self._left = self.save()
-        except Exception as error:
-            error.__traceback__ = None  # it would keep the stream
-            self._left = error if isinstance(error, PescadorError) else PescadorError(repr(error))
-        self.status, self.active = CLOSED, None
-
-    def fail(self) -> None:
-        """Take note that the stream raised."""
-        self.status, self.active = RAISED, None
-
-    def end(self) -> None:
-        """Take note that the stream ended."""
-        self.status, self.active = ENDED, None
-
-    def save(self) -> State | None:
-        """Return where the iteration stands; None if it ended, or nothing of it was loaded or given.
-
-        Raises
-        ------
-        PescadorError
-            If that cannot be told.
-        """
-        if self.status == RAISED:
-            raise PescadorError(
-                "this stream has raised, so there is no place from which it could go on. Mend the cause, and "
-                "begin a new iteration, or go on from a state that was saved before"
-            )
-        if isinstance(self._left, PescadorError):
-            raise self._left
-        if self.status == CLOSED:
-            return self._left
-        if self.active is None:
-            return self.state
-        if getattr(self.active.stream_, "gi_running", False):
-            raise PescadorError(
-                "a state can be saved between two items only, but the stream is producing one now: was "
-                "state_dict() called inside its generator, or on another thread than the one that iterates?"
-            )
-        state: State = self.active._save()
-        if self.epoch:
-            state = {"epoch": self.epoch, "before": self.before, **state}
-        return state
+__all__ = ["Items", "activated", "epochs", "iteration", "saved"]
 
 
 class Items(_Passed[T_co]):
@@ -171,6 +59,7 @@ class Items(_Passed[T_co]):
     ) -> Items[T_co]:
         self = super().__new__(cls, generator)
         self._generator, self._place = generator, place
+        place.generator = weakref.ref(generator)
         self._stream = weakref.ref(stream)  # while it is open, the generator holds it
         return self
 
@@ -270,6 +159,8 @@ def iteration(
     stream: Streamer[T], max_iter: int | None, place: Place | None = None
 ) -> Generator[T, None, None]:
     """Iterate over a stream once: what comes out of :meth:`Streamer.open`, and, with a `place`, of Items."""
+    if max_iter == 0 and place is not None:
+        place.end()
     if max_iter == 0 or (place is not None and place.status == ENDED):
         return
     active = None

@@ -137,14 +137,12 @@ class Seed:
     def settled(self) -> Any:
         """Return the entropy, of what JSON knows; drawn now if it was not, but nobody else notices."""
         words = self._root.settled()
-        if isinstance(words, int):
-            return hex(words) if words >= 2**53 else words
-        return [int(word) for word in words]
+        return [_for_json(word) for word in words] if isinstance(words, Iterable) else _for_json(words)
 
     @classmethod
     def restored(cls, entropy: Any, path: Iterable[int], numbers: Mapping[int, int]) -> Seed:
         """Return a seed of which the entropy is from :meth:`settled`."""
-        words = int(entropy, 16) if isinstance(entropy, str) else entropy
+        words = [_from_json(word) for word in entropy] if isinstance(entropy, list) else _from_json(entropy)
         return cls(_Root(words, numbers or None), tuple(path))
 
     @property
@@ -304,6 +302,15 @@ def restore_generator(rng: np.random.Generator, saved: Sequence[Any]) -> None:
     state: Any = rng.bit_generator.state
     state["state"]["state"] = int(saved[0], 16)
     rng.bit_generator.state = {**state, "has_uint32": saved[1], "uinteger": saved[2]}
+
+
+def _for_json(number: int) -> int | str:
+    """Return a whole number as it is, or as a text if JSON would lose some of it."""
+    return int(number) if number < 2**53 else hex(number)
+
+
+def _from_json(number: int | str) -> int:
+    return number if isinstance(number, int) else int(number, 16)
 
 
 def _draw_words(integers: Callable[..., Any]) -> list[int]:

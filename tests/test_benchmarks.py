@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SCRIPTS = ["bench_end_to_end.py", "bench_memory.py", "bench_mux.py", "bench_scaling.py", "bench_transport.py"]
+SCRIPTS = [f"bench_{name}.py" for name in ("end_to_end", "memory", "mux", "scaling", "states", "transport")]
 
 
 def test_every_benchmark_is_run_here():

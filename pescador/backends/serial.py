@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,8 @@ from .base import Backend, Pool, Stream, StreamStats, WorkerStats
 __all__ = ["SerialBackend"]
 
 T = TypeVar("T")
+
+_CLOSED = "the ParallelStreamer was closed while this stream was open"
 
 
 class SerialBackend(Backend):
@@ -63,6 +66,7 @@ class _SerialStream(Generic[T]):
         self._stream: Any = stream
         self._items: Any = items  # generators, whose type does not know of their frames
         self._was_ended = False
+        self._left: State | PescadorError | None = None  # where it stood then
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -70,21 +74,26 @@ class _SerialStream(Generic[T]):
     def __next__(self) -> T:
         if self._was_ended:
             self._items.close()
-            raise PescadorError("the ParallelStreamer was closed while this stream was open")
+            raise PescadorError(_CLOSED)
         item: T = next(self._items)
         return item
 
     def end(self) -> None:
         """Close the stream because its pool is closed; if it was open, it raises."""
         self._was_ended = self._items.gi_frame is not None
+        self._left = PescadorError(_CLOSED)
         if not self._items.gi_running:  # in another thread; there it is closed when it is asked for more
+            with suppress(PescadorError):
+                self._left = saved(self._stream)
             self.close()
 
     def allow(self, prefetch: int | None) -> None:
         """Nothing runs ahead here."""
 
     def save(self) -> State | None:
-        return saved(self._stream)
+        if isinstance(self._left, PescadorError):
+            raise self._left
+        return self._left if self._was_ended else saved(self._stream)
 
     @property
     def gi_frame(self) -> FrameType | None:

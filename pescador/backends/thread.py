@@ -63,7 +63,7 @@ class _ThreadHandle(WorkerHandle):
     what to run next.
     """
 
-    shares_recipes = True
+    shares_objects = True
 
     def __init__(self, timeout: float | None, stall_timeout: float | None) -> None:
         super().__init__(stall_timeout)

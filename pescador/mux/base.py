@@ -213,18 +213,23 @@ class BaseMux(Streamer[T_co]):
         for key, stream in streams:
             state = self._resumed.get(key) if stream is UNOPENED or stream is None else saved(stream)
             if state is not None:
-                states.append([list(key), state["n"] if len(state) == 1 else state])
+                states.append([list(map(int, key)), state["n"] if len(state) == 1 else state])
         return states
 
     def _save_source(self) -> Any:
         # A subclass that overrides one of the two alone may hold more than the other knows of.
         author = next(kind for kind in type(self).__mro__ if "samples" in vars(kind))
-        return self.state() if "state" in vars(author) else None
+        state = self.state() if "state" in vars(author) else None
+        if state is None:
+            self.check_restartable()
+        return state
+
+    def _check_source(self) -> None:
+        """A mux reads from its streams alone."""
 
     def _counting(self, stream: Iterator[T_co], n: int) -> Iterator[T_co]:
-        if hasattr(type(self).samples, "_knows_count"):
-            return islice(stream, None)
-        return super()._counting(stream, n)
+        knows = hasattr(type(self).samples, "_knows_count")
+        return islice(stream, None) if knows else super()._counting(stream, n)
 
     @property
     def n_given(self) -> int:
@@ -276,7 +281,7 @@ class BaseMux(Streamer[T_co]):
 
     def _parts(self) -> Parts:
         streamers = self.streamer if isinstance(self.streamer, list) else [self.streamer]
-        return Parts([type(self).__qualname__, *self._parameters()], streamers, self._seed_source.own)
+        return Parts(lambda: [type(self).__qualname__, *self._parameters()], streamers, self._seed_source.own)
 
     def _parameters(self) -> list[Any]:
         """Return what tells this mux from others of its class, besides its streams; of what JSON knows."""

@@ -139,10 +139,10 @@ class StochasticMux(WeightedMux[T_co]):
         self._n_void = resumed.get("draws", 0) - self._n_resumed
 
         streams = self._streams
+        if resumed:
+            self._reassign(resumed)
         with self._running(), self.closing(streams):
-            if resumed:
-                self._reassign(resumed)
-            else:
+            if not resumed:
                 # A budget may depend on the weights of all active streams, so those come first.
                 for slot in [slot for slot in range(self._n_slots) if self._assign(slot)]:
                     self._allot(slot)

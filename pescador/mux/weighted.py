@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checkpoint import changed_weights
+from ..fingerprint import Parts
 from ..sampling import Draws, Floats, check_weights
 from ..seeding import RandomState
 from .base import BaseMux, Member
@@ -24,7 +25,17 @@ Self = TypeVar("Self", bound="WeightedMux[Any]")
 
 
 class _Weights:
-    """The weights of a mux, shared with its activated copies."""
+    """The weights of a mux, shared with its activated copies.
+
+    Attributes
+    ----------
+    original, values : array or None
+        Those with which the mux was made, and those that it has now.
+    settled : array or None
+        `values`, unless those were assigned since: when the mux was made or unpickled, or a state was loaded.
+    running : set
+        The activated copies that follow a change.
+    """
 
     def __init__(self, original: Floats | None, *changed: Floats | None) -> None:
         for values in (original, *changed):
@@ -34,13 +45,15 @@ class _Weights:
         self.running: weakref.WeakSet[WeightedMux[Any]] = weakref.WeakSet()
         for values in changed:
             self.change(values)
+        self.settled = self.values
 
     def change(self, values: Floats | None) -> None:
         """Use other weights from now on."""
-        self.values = values
         if same_weights(values, self.original):
+            self.values = self.original
             changed_weights.discard(self)
         else:
+            self.values = values
             changed_weights.add(self)
 
     def __reduce__(self) -> tuple[type[_Weights], tuple[Floats | None, ...]]:
@@ -77,8 +90,12 @@ class WeightedMux(BaseMux[T_co]):
 
     @weights.setter
     def weights(self, weights: npt.ArrayLike | None) -> None:
-        self._weights.change(None if weights is None else check_weights(weights, self.n_streams))
+        weights = None if weights is None else check_weights(weights, self.n_streams)
+        if same_weights(weights, self.weights):
+            return
+        self._weights.change(weights)
         for mux in list(self._weights.running):
+            mux._weights = self._weights
             mux._reweigh()
 
     def __copy__(self: Self) -> Self:
@@ -88,10 +105,12 @@ class WeightedMux(BaseMux[T_co]):
 
     def _activate(self) -> None:
         super()._activate()
-        if self.resumed and "weights" in self.resumed:
-            weights = self.resumed["weights"]
-            weights = None if weights is None else check_weights(weights, self.n_streams)
-            if not same_weights(weights, self.weights):  # they were not changed where this mux ran
+        self._common = self._weights  # with the recipe
+        if self.resumed is not None:
+            weights = self.resumed.get("weights", self._weights.original)
+            if isinstance(weights, list):
+                weights = check_weights(weights, self.n_streams)
+            if not same_weights(weights, self.weights):
                 self._weights = _Weights(self._weights.original, weights)
 
     def _save_source(self) -> Any:
@@ -104,14 +123,25 @@ class WeightedMux(BaseMux[T_co]):
         original = self._weights.original
         return [*super()._parameters(), None if original is None else zlib.crc32(original.tobytes())]
 
+    def _parts(self) -> Parts:
+        return super()._parts()._replace(weighted=self)
+
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """While this block is open, a change of the weights calls :meth:`_reweigh`."""
-        self._weights.running.add(self)
+        """While this block is open, a change of the weights calls :meth:`_reweigh`.
+
+        Also one that was made since a state was loaded. But where the mux went on by other weights than the
+        recipe had when its state was saved (it ran in a worker), it still does.
+        """
+        weights = self._common
+        weights.running.add(self)
         try:
+            if self._weights is not weights and weights.values is not weights.settled:
+                self._weights = weights
+                self._reweigh()
             yield
         finally:
-            self._weights.running.discard(self)
+            weights.running.discard(self)
 
     def _reweigh(self) -> None:
         raise NotImplementedError

@@ -5,8 +5,9 @@ PESCADOR_LAW_EXAMPLES sets the number of trees for each backend and number of wo
 
 import json
 import os
-import zlib
+from functools import partial
 from itertools import islice
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pescador
-from pescador import RNG, START, ChainMux, RoundRobinMux, Streamer
+from pescador import RNG, START, BaseMux, ChainMux, ParallelStreamer, RoundRobinMux, Streamer
 from pescador.backends.worker import open_stream
 
 from ..streams import noise, numbers
@@ -32,7 +33,7 @@ def seeking(n, start):
 
 
 def as_dict(item):
-    return {"x": np.asarray([zlib.crc32(str(item).encode()) % 1000])}
+    return {"x": np.asarray([crc32(str(item).encode())])}  # hash() differs from one process to the next
 
 
 def keep_all(item):
@@ -45,6 +46,70 @@ def cycled(streams):
     yield from zip(streams[0].cycle(), *streams[1:], strict=False)
 
 
+@pescador.stateless
+def batched_forever(stream, n):
+    """A stateless map that opens its stream again and again, unless that is empty."""
+    n_empty = 0
+    while n_empty < 3:
+        n_empty += 1
+        for batch in pescador.buffer_stream(stream, n, partial=True):
+            n_empty = 0
+            yield batch
+
+
+@pescador.stateless
+def if_needed(stream, other):
+    """A stateless map that opens a stream before it takes anything from it."""
+    others = islice(other, None)
+    for item in stream:
+        yield (item, *islice(others, 1)) if len(str(item)) % 3 == 0 else item
+
+
+class Numbered:
+    """A map with a state, which is made again."""
+
+    n = 0
+
+    def __call__(self, stream):
+        for item in stream:
+            self.n += 1
+            yield self.n, item
+
+
+class Turns(BaseMux):
+    """A mux of one's own, with a state: one item of each stream in turn."""
+
+    def samples(self):
+        self._turn = self.resumed["turn"] if self.resumed else 0
+        self._gone = list(self.resumed["gone"]) if self.resumed else []
+        self._streams = [
+            iter(()) if i in self._gone else self.open_stream(i, np.int64(i)) for i in range(self.n_streams)
+        ]
+        with self.closing(self._streams):
+            while len(self._gone) < self.n_streams:
+                i = self._turn % self.n_streams
+                self._turn += 1
+                try:
+                    yield next(self._streams[i])
+                except StopIteration:
+                    self._gone += [i] * (i not in self._gone)
+
+    def state(self):
+        left = [(i, stream) for i, stream in enumerate(self._streams) if i not in self._gone]
+        return {
+            "turn": self._turn,
+            "gone": list(self._gone),
+            "streams": self.stream_states(((np.int64(i),), stream) for i, stream in left),
+        }
+
+
+class TurnsAgain(Turns):
+    """The same without a state: all of it is made again."""
+
+    def state(self):
+        return None
+
+
 def hurry():
     """Have the worker that runs this say after each slice where its streams stand."""
     open_stream.SNAPSHOT_SECONDS = 0
@@ -52,10 +117,12 @@ def hurry():
     yield
 
 
+ns = st.integers(1, 3)
 leaves = st.one_of(
     st.builds(lambda n: Streamer(range(n)), st.integers(0, 6)),
     st.builds(lambda n, start: Streamer(numbers, n, start), st.integers(0, 6), st.integers(0, 99)),
     st.builds(lambda n: Streamer(noise, n, rng=RNG), st.sampled_from([0, 3, 100])),
+    st.builds(lambda n: Streamer(partial(noise, rng=RNG), n), st.integers(0, 6)),
     st.builds(lambda n: Streamer(seeking, n, START), st.sampled_from([0, 3, 100])),
     st.builds(lambda n: Streamer(seeking, n, start=START), st.integers(0, 6)),
 )
@@ -80,6 +147,19 @@ def extend(children):
         st.builds(lambda stream, n: Streamer(stream, n, cycle=True), children, st.none() | st.integers(0, 9)),
         st.builds(lambda stream, n: Streamer(stream, max_iter=n), children, st.none() | st.integers(0, 9)),
         st.builds(lambda stream: Streamer(stream.cycle, 30), children),
+        st.builds(
+            lambda stream, n: Streamer(batched_forever, Streamer(map, as_dict, stream), n), children, ns
+        ),
+        st.builds(lambda *streams: Streamer(if_needed, *streams), children, children),
+        st.builds(lambda stream: Streamer(Numbered(), stream), children),
+        st.builds(lambda stream: Streamer(pescador.cache, stream, 3, random_state=RNG), children),
+        st.builds(lambda streams: Turns(streams), st.lists(children, min_size=1, max_size=3)),
+        st.builds(lambda streams: TurnsAgain(streams), st.lists(children, min_size=1, max_size=3)),
+        st.builds(lambda stream: ParallelStreamer(stream, "serial"), children),
+        st.builds(
+            lambda streams: ParallelStreamer(RoundRobinMux(streams), "serial", 2),
+            st.lists(children, min_size=1, max_size=3),
+        ),
     )
 
 
@@ -115,6 +195,21 @@ def in_pieces(streams, cuts, cycle=False):
 @given(rooted, cuts, st.booleans())
 def test_trees_go_on_where_they_stood(tree, cuts, cycle):
     assert_same(in_pieces([tree], cuts, cycle), list(islice(tree(N, cycle=cycle), N)))
+
+
+@settings(max_examples=EXAMPLES or 100)
+@given(rooted, st.booleans())
+def test_to_ask_at_any_time_changes_nothing(tree, cycle):
+    items = tree(N, cycle=cycle)
+    found, states = [], [items.state_dict()]
+    for item in items:
+        found.append(item)
+        states.append(through_json(items.state_dict()))
+        assert states[-1] == items.state_dict()  # of what JSON knows, and nothing else
+    assert_same(found, list(tree(N, cycle=cycle)))
+    tree.load_state_dict(states[-1])
+    assert tree.state_dict() == states[-1]
+    assert list(tree(N, cycle=cycle)) == []
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 from itertools import islice
 
@@ -6,8 +7,11 @@ import numpy as np
 import pytest
 
 from pescador import (
+    RNG,
+    START,
     BaseMux,
     ChainMux,
+    ParallelStreamer,
     PescadorError,
     RoundRobinMux,
     ShuffledMux,
@@ -15,7 +19,7 @@ from pescador import (
     Streamer,
 )
 
-from ..streams import Counting, letters, numbers
+from ..streams import Counting, letters, noise, numbers
 
 
 def stochastic(streamers, **options):
@@ -258,3 +262,69 @@ def test_closing_closes_all_and_passes_over_what_has_no_close():
     with BaseMux.closing([streams[0], None, iter(()), streams[1]]):
         pass
     assert [source.running for source in sources] == [0, 0]
+
+
+def go_on(mux, n, length):
+    """Return the items of a mux from the n-th on, of another one that goes on where it stood."""
+    items = iter(mux)
+    list(islice(items, n))
+    state = json.loads(json.dumps(items.state_dict()))
+    other = copy.deepcopy(mux)
+    other.load_state_dict(state)
+    return list(islice(other, length - n))
+
+
+def test_a_mux_of_ones_own_goes_on_by_making_its_items_again():
+    source = Counting()
+    mux = PairMux([source, source], random_state=0)
+    expected = list(mux)
+    taken = source.taken
+    assert go_on(mux, 30, 40) == expected[30:]
+    assert source.taken - taken == 30 + 40
+
+
+class Alternating(BaseMux):
+    """One item of each stream in turn, until one ends; it says where it stands."""
+
+    def samples(self):
+        self._turn = self.resumed["turn"] if self.resumed else 0
+        self._streams = [self.open_stream(i, np.int64(i)) for i in range(self.n_streams)]
+        with self.closing(self._streams):
+            while True:
+                i = self._turn % self.n_streams
+                self._turn += 1
+                for item in islice(self._streams[i], 1):
+                    yield item
+                    break
+                else:
+                    return
+
+    def state(self):
+        streams = self.stream_states(((np.int64(i),), stream) for i, stream in enumerate(self._streams))
+        return {"turn": self._turn, "streams": streams}
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_mux_of_ones_own_that_says_where_it_stands_goes_on_there(parallel):
+    starts = []
+
+    def source(start):
+        starts.append(start)
+        yield from range(start, 100)
+
+    mux = Alternating([Streamer(source, START)] * 3)
+    stream = ParallelStreamer(mux, "thread", 2) if parallel else mux
+    assert go_on(stream, 31, 60) == [i // 3 for i in range(31, 60)]
+    assert sorted(starts[-3:]) == [10, 10, 11]
+    if parallel:
+        stream.close()
+
+
+def test_a_mux_that_draws_from_another_ones_samples_goes_on_with_that():
+    class Doubled(StochasticMux):
+        def samples(self):
+            for item in super().samples():
+                yield 2 * item
+
+    mux = Doubled([Streamer(noise, 50, RNG) for _ in range(5)], 2, 4, random_state=0)
+    assert go_on(mux, 31, 60) == list(mux(60))[31:]

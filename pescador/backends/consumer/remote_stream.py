@@ -95,7 +95,6 @@ class RemoteStream(Generic[T]):
         self.n_received = 0  # items that came
         self.is_over = False  # its end, or failure, has come
         self.failure: Failure | None = None  # with which it ends
-        self._is_restartable = False  # which is found out once
         self.opening: tuple[Any, ...] = ()  # what it was opened with, if it may have to be opened again
         self.streamer = streamer
         self.queue: deque[Any] = deque()
@@ -245,9 +244,8 @@ class RemoteStream(Generic[T]):
         """Return where the stream stands after the last item that was taken; None if it has ended."""
         if self.is_closed:
             return None
-        if self._worker.shares_recipes and not self._is_restartable:
+        if self._worker.shares_objects:
             self.streamer.check_restartable()
-            self._is_restartable = True
         return _since(self.snapshot, self.began_at + self.n_items)
 
     def stats(self) -> StreamStats:

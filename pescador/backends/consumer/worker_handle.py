@@ -51,8 +51,8 @@ class WorkerHandle(ABC):
     Any thread may call its methods, and the garbage collector those that a stream calls when it is closed.
     """
 
-    shares_recipes = False
-    """Whether the worker runs the recipe itself, and so what cannot be pickled, too."""
+    shares_objects = False
+    """Whether its generators get objects of this process, so that one may be an open iterator."""
 
     def __init__(self, stall_timeout: float | None) -> None:
         self.state = WorkerState.RUNNING
