@@ -1,6 +1,9 @@
 import copy
 import functools
+import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -332,3 +335,34 @@ def test_a_seed_source_puts_what_it_inherited_below_its_own_entropy():
     assert SeedSource().resolve(inherited) is inherited
     resolved = SeedSource(9).resolve(inherited)
     assert (resolved.entropy, resolved.path) == (9, (3, 5))
+
+
+FORK = """
+import os, sys, threading
+import numpy as np
+from pescador import ParallelStreamer, ShuffledMux, Streamer, seeding
+
+lock = {"NumPy's": np.random.mtrand._rand._bit_generator.lock, "ours": seeding.lock}[sys.argv[1]]
+is_held, forks = threading.Event(), threading.Event()
+os.register_at_fork(before=forks.set)  # what is registered last runs first
+
+
+def hold():
+    with lock:
+        is_held.set()
+        forks.wait()
+
+
+threading.Thread(target=hold).start()
+is_held.wait()
+with ParallelStreamer(Streamer(range(3)), start_method="fork") as stream:
+    pool = stream._pool.get()  # forks while the other thread holds the lock
+    print(list(ShuffledMux([stream], random_state=0)(3)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("whose", ["NumPy's", "ours"])
+def test_a_fork_waits_for_threads_that_draw(whose):
+    command = [sys.executable, "-c", FORK, whose]
+    assert subprocess.run(command, check=True, capture_output=True, timeout=60).stdout == b"[0, 1, 2]\n"
