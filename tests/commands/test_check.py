@@ -828,8 +828,7 @@ finally:
 """
 
 
-# The first one's muxes are those of others, and it trains for a minute; the other one makes its stream in processes
-# of its own.
+# One has muxes of others, and trains for a minute; one makes its stream in processes of its own.
 NOT_CHECKED = {"keras_example", "resume"}
 
 
