@@ -148,7 +148,7 @@ def test_large_items_get_no_larger_window_because_they_are_made_in_place(backend
     with ParallelStreamer(Streamer(large, 40), backend) as stream:
         items = iter(stream)
         next(items)
-        assert items.gi_yieldfrom.window <= 16
+        assert items._place.active.stream_.window <= 16
         items.close()
 
 

@@ -63,7 +63,10 @@ class ProcessBackend(Backend):
         self, n_workers: int, *, timeout: float | None, stall_timeout: float | None, max_restarts: int = 0
     ) -> Pool:
         """Start the workers, side by side."""
-        pool = _ProcessPool(self, n_workers, timeout, stall_timeout, max_restarts)
+        try:
+            pool = _ProcessPool(self, n_workers, timeout, stall_timeout, max_restarts)
+        except OSError as error:
+            raise cannot_start(error) from error
         try:
             for number in range(n_workers):
                 pool.workers.append(pool.start(number))
