@@ -40,7 +40,7 @@ else:
 
 T = TypeVar("T")
 
-__all__ = ["Items", "Place", "activated", "epochs", "iteration", "saved"]
+__all__ = ["OPEN", "Items", "Place", "activated", "epochs", "iteration", "saved"]
 
 NEW, OPEN, CLOSED, ENDED, RAISED = "new", "open", "closed", "ended", "raised"
 

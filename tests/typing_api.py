@@ -107,6 +107,16 @@ def sources() -> None:
     print(row, batch, patch, next(iter(safe)), item)
 
 
+def epochs(stream: pescador.Streamer[int]) -> dict[str, Any]:
+    with pescador.Epochs(stream, 10, advance=False) as of_length:
+        item: int = next(iter(of_length))
+    every: pescador.Epochs[str] = pescador.Epochs(["a", "b"])
+    every.set_epoch(item)
+    every.load_state_dict(every.state_dict())
+    print(len(of_length), every.epoch, every.stream)
+    return every.state_dict()
+
+
 def checks() -> bool:
     report = pescador.check(pescador.Streamer(samples, pescador.RNG), n=10, seconds=5)
     causes: list[str] = [finding.cause for finding in report.findings if finding.level == "error"]
