@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import weakref
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any, Generic, TypeVar
 
 from . import seeding
@@ -126,8 +126,8 @@ class Epochs(Generic[T_co]):
         governs all of them.
     length : int, optional
         Number of items of each epoch, which is also ``len()``. Of a longer stream no more are taken; a
-        shorter one begins again within the epoch, under a seed of its own. By default, an epoch is what the stream
-        gives, and there is no ``len()``.
+        shorter one begins again within the epoch, under a seed of its own. By default, an epoch is what the
+        stream gives, and there is no ``len()``.
     advance : bool
         Whether each ``iter()`` is the next epoch. False gives the same items each time, for validation.
 
@@ -172,7 +172,7 @@ class Epochs(Generic[T_co]):
             raise TypeError("these Epochs have no len(): give a length, as in Epochs(stream, 1000)")
         return self.length
 
-    def __iter__(self) -> Iterator[T_co]:
+    def __iter__(self) -> Generator[T_co, None, None]:
         with seeding.lock:
             if self._seed is None:
                 self._seed = self.stream._next_context().seed()

@@ -87,11 +87,12 @@ def maps() -> None:
     stream = pescador.Streamer(samples, pescador.RNG)
     batch: dict[str, npt.NDArray[Any]] = next(pescador.buffer_stream(stream, 16, partial=True, axis=-1))
     pair: tuple[Any, Any] = next(pescador.keras_tuples(stream, inputs=["x"], outputs="y"))
+    weighted: tuple[Any, ...] = next(pescador.keras_tuples(stream, "x", "y", weights="w"))
     values: tuple[Any, ...] = next(pescador.tuples(stream, "x", "y"))
     sample: dict[str, Any] = next(pescador.cache(stream, 100, prob=0.3, random_state=0))
     batches = pescador.Streamer(pescador.buffer_stream, stream, 16)
     array: npt.NDArray[Any] = pescador.empty((2, 3), dtype=np.float32, order="F")
-    print(batch, pair, values, sample, array, next(iter(batches))["x"].shape)
+    print(batch, pair, weighted, values, sample, array, next(iter(batches))["x"].shape)
 
 
 def sources() -> None:

@@ -42,8 +42,8 @@ class StreamDataset(IterableDataset):  # type: ignore[misc]  # mypy does not rea
     ----------
     stream : Streamer or iterable
         Of items of any kind. In dicts, lists and tuples, arrays of numbers and NumPy's numbers become
-        tensors; other arrays (of strings, of objects) and all else stay as they are. Arrays that are read-only, have
-        negative strides or another byte order are copied.
+        tensors; other arrays (of strings, of objects) and all else stay as they are. Arrays that are
+        read-only, have negative strides or another byte order are copied.
     length : int, optional
         Number of items of each epoch (for each rank), see :class:`pescador.Epochs`.
     advance : bool
