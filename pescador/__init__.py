@@ -3,6 +3,7 @@
 core.py         Streamer, the recipe of a stream; streamable
 iteration.py    one iteration over it
 place.py        where that stands
+epochs.py       Epochs: each iter() is the next epoch
 checkpoint.py   states: saving them, and going on from them
 origin.py       where an item came from; replay
 fingerprint.py  of which stream a state is
@@ -14,6 +15,7 @@ mux/            muxes, which mix streams
 maps.py         buffer_stream, tuples, keras_tuples, cache
 sources.py      rows, patches: random parts of arrays and files; skip_errors, for files that fail
 files.py        the arrays and files that these read
+adaptors/       torch, keras: datasets of these frameworks; never imported by pescador itself
 parallel.py     ParallelStreamer and ZMQStreamer, which run a stream in the background
 pools.py        the pool of workers of each
 zmq_stream.py   ZMQStreamer, where earlier versions had it
@@ -33,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from .arguments import stateless
 from .core import Streamer, streamable
+from .epochs import Epochs
 from .exceptions import DataError, PescadorError, WorkerError
 from .maps import buffer_stream, cache, keras_tuples, tuples
 from .memory import empty
@@ -65,6 +68,7 @@ __all__ = [
     "BaseMux",
     "ChainMux",
     "DataError",
+    "Epochs",
     "Mux",
     "ParallelStreamer",
     "PescadorError",

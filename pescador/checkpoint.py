@@ -129,6 +129,8 @@ class Resumable(Openable):
             counted, n = self._counting(stream, 0), 0
         else:
             n = state["n"]
+            if max_iter is not None and max_iter <= n:  # nothing is due, so the source is not even begun
+                return Resumable._counting(self, islice(stream, 0), n)
             known = state[at(state)] if "source" in state else n if self._seeks else 0
             counted = self._counting(stream, known)
             self._drop(counted, n, known)

@@ -5,7 +5,14 @@ All of it is a :class:`PescadorError`; each kind also inherits the builtin a use
 
 from __future__ import annotations
 
-__all__ = ["DataError", "MissingKeyError", "ParameterError", "PescadorError", "WorkerError"]
+__all__ = [
+    "DataError",
+    "MissingKeyError",
+    "MissingLibraryError",
+    "ParameterError",
+    "PescadorError",
+    "WorkerError",
+]
 
 
 class PescadorError(Exception):
@@ -24,6 +31,10 @@ class MissingKeyError(DataError, KeyError):
     """An item of a stream lacks a key."""
 
     __str__ = Exception.__str__  # that of KeyError shows the repr of the message
+
+
+class MissingLibraryError(PescadorError, ImportError):
+    """A library that an adaptor is for cannot be imported."""
 
 
 class WorkerError(PescadorError, RuntimeError):

@@ -215,20 +215,21 @@ def keras_tuples(
     stream: Iterable[Item],
     inputs: str | Iterable[str] | None = None,
     outputs: str | Iterable[str] | None = None,
-) -> Generator[tuple[Any, Any], None, None]:
-    """Reformat items as pairs of inputs and outputs, as Keras takes them.
+    weights: str | Iterable[str] | None = None,
+) -> Generator[tuple[Any, ...], None, None]:
+    """Reformat items as tuples of inputs, outputs and sample weights, as Keras takes them.
 
     Parameters
     ----------
     stream : iterable of dict
         What to reformat. Anything that has keys is an item.
-    inputs, outputs : str, iterable of str, or None
-        A key gives its value, several keys give a list of their values, None gives None.
+    inputs, outputs, weights : str, iterable of str, or None
+        A key gives its value, several keys give a tuple of their values, None gives None.
 
     Yields
     ------
     x, y : tuple
-        The values of `inputs` and of `outputs`.
+        The values of `inputs` and of `outputs`; with `weights`, (x, y, w).
 
     Raises
     ------
@@ -239,20 +240,21 @@ def keras_tuples(
     --------
     >>> import pescador
     >>> list(pescador.keras_tuples([{'X': 1, 'Y': 2, 'Z': 3}], ['X', 'Y'], 'Z'))
-    [([1, 2], 3)]
+    [((1, 2), 3)]
     """
-    inputs, outputs = (
-        keys if keys is None or isinstance(keys, str) else list(keys) for keys in (inputs, outputs)
-    )
-    if not inputs and not outputs:
+    keys = [
+        keys if keys is None or isinstance(keys, str) else list(keys) for keys in (inputs, outputs, weights)
+    ]
+    if not keys[0] and not keys[1]:
         raise ParameterError("keras_tuples needs at least one key, for inputs or for outputs")
 
     def values(item: Item, keys: str | list[str] | None) -> Any:
         if keys is None or isinstance(keys, str):
             return None if keys is None else _value(item, keys)
-        return [_value(item, key) for key in keys]
+        return tuple([_value(item, key) for key in keys])
 
-    return ((values(item, inputs), values(item, outputs)) for item in stream)
+    given = keys if weights is not None else keys[:2]
+    return (tuple([values(item, one) for one in given]) for item in stream)
 
 
 def cache(

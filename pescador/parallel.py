@@ -185,11 +185,14 @@ class ParallelStreamer(Streamer[T_co]):
         If the consumer waits much longer than a worker does, more workers help, or a faster producer. If each
         worker waits much longer than the consumer does, the workers are fast enough.
 
-            Returns ------- stats : dict ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of
-            it that the worker had to copy), ``consumer_wait`` and ``worker_wait`` (in seconds),
-            ``queue_depth`` (items that are here already), ``streams`` (open now), ``restarts``: sums over the
-            workers; and ``workers``, a list of dicts with the same keys, ``pid`` and ``open_streams``: of
-            each stream that is open now ``name``, ``items``, ``consumer_wait`` and ``queue_depth``.
+        Returns
+        -------
+        stats : dict
+            ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of it that the worker had to
+            copy), ``consumer_wait`` and ``worker_wait`` (in seconds), ``queue_depth`` (items that are here
+            already), ``streams`` (open now), ``restarts``: sums over the workers; and ``workers``, a list of
+            dicts with the same keys, ``pid`` and ``open_streams``: of each stream that is open now ``name``,
+            ``items``, ``consumer_wait`` and ``queue_depth``.
         """
         workers = [asdict(worker) for worker in self._pool.stats()]
         totals = [key for key in asdict(WorkerStats()) if key not in ("pid", "open_streams")]

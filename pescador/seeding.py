@@ -150,6 +150,11 @@ class Seed:
         """Numbers of this opening of the tree, by the key of the source that counts."""
         return self._root.numbers
 
+    @property
+    def root(self) -> Seed:
+        """The seed of the opening of the whole tree."""
+        return Seed(self._root)
+
     def child(self, *key: int) -> Seed:
         """Return the seed at `key` below this one."""
         return Seed(self._root, self.path + key)

@@ -220,15 +220,20 @@ def test_tuples_gives_the_values_in_the_order_of_the_keys():
     ("inputs", "outputs", "expected"),
     [
         ("x", "y", (1, 2)),
-        (["x"], "y", ([1], 2)),
-        (["x", "z"], ("y", "x"), ([1, 3], [2, 1])),
+        (["x"], "y", ((1,), 2)),
+        (["x", "z"], ("y", "x"), ((1, 3), (2, 1))),
         ("x", None, (1, None)),
         (None, "y", (None, 2)),
-        ((key for key in "xy"), None, ([1, 2], None)),
+        ((key for key in "xy"), None, ((1, 2), None)),
     ],
 )
-def test_keras_tuples_gives_a_value_for_a_key_and_a_list_for_keys(inputs, outputs, expected):
+def test_keras_tuples_gives_a_value_for_a_key_and_a_tuple_for_keys(inputs, outputs, expected):
     assert next(keras_tuples(ITEMS, inputs, outputs)) == expected
+
+
+def test_keras_tuples_gives_weights_where_they_are_asked_for():
+    assert next(keras_tuples(ITEMS, "x", "y", "z")) == (1, 2, 3)
+    assert next(keras_tuples(ITEMS, "x", ["y", "x"], weights=["z", "z"])) == (1, (2, 1), (3, 3))
 
 
 def test_tuples_pass_on_the_very_values():
@@ -308,7 +313,7 @@ def test_an_item_is_anything_that_has_keys(make):
     first, second = buffer_stream(items, 2)
     assert (first["x"].tolist(), second["y"].tolist()) == ([0, 1], [20, 30])
     assert list(tuples(items, "y", "x"))[1:3] == [(10, 1), (20, 2)]
-    assert list(keras_tuples(items, ["x"], "y"))[3] == ([3], 30)
+    assert list(keras_tuples(items, ["x"], "y"))[3] == ((3,), 30)
     with pytest.raises(KeyError, match=r"no 'z' in .*'x': .*'y': ") as caught:
         list(tuples(items, "z"))
     assert isinstance(caught.value, DataError)

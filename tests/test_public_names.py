@@ -1,5 +1,6 @@
 import importlib
 import inspect
+import os
 import pkgutil
 
 import pytest
@@ -8,7 +9,7 @@ import pescador
 from pescador.exceptions import MissingKeyError
 
 PUBLIC = {
-    *("Streamer", "streamable"),
+    *("Streamer", "streamable", "Epochs"),
     *("StochasticMux", "ShuffledMux", "RoundRobinMux", "ChainMux", "Mux", "BaseMux"),
     *("ParallelStreamer", "ZMQStreamer"),
     *("buffer_stream", "tuples", "keras_tuples", "cache"),
@@ -33,7 +34,12 @@ def test_the_package_has_exactly_the_public_names():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_all_of_a_module_is_sorted_and_true(name):
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except pescador.PescadorError as error:  # of an adaptor, whose framework is not installed
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
     names = getattr(module, "__all__", [] if hasattr(module, "__path__") else None)  # a folder may have none
     assert names == sorted(set(names), key=in_order)
     assert [public for public in names if not hasattr(module, public)] == []

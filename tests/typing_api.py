@@ -87,11 +87,12 @@ def maps() -> None:
     stream = pescador.Streamer(samples, pescador.RNG)
     batch: dict[str, npt.NDArray[Any]] = next(pescador.buffer_stream(stream, 16, partial=True, axis=-1))
     pair: tuple[Any, Any] = next(pescador.keras_tuples(stream, inputs=["x"], outputs="y"))
+    weighted: tuple[Any, ...] = next(pescador.keras_tuples(stream, "x", "y", weights="w"))
     values: tuple[Any, ...] = next(pescador.tuples(stream, "x", "y"))
     sample: dict[str, Any] = next(pescador.cache(stream, 100, prob=0.3, random_state=0))
     batches = pescador.Streamer(pescador.buffer_stream, stream, 16)
     array: npt.NDArray[Any] = pescador.empty((2, 3), dtype=np.float32, order="F")
-    print(batch, pair, values, sample, array, next(iter(batches))["x"].shape)
+    print(batch, pair, weighted, values, sample, array, next(iter(batches))["x"].shape)
 
 
 def sources() -> None:
@@ -105,6 +106,16 @@ def sources() -> None:
     safe = pescador.Streamer(pescador.skip_errors, from_files, OSError, pescador.DataError)
     item: int = next(pescador.skip_errors(pescador.Streamer(numbers, 5), ValueError))
     print(row, batch, patch, next(iter(safe)), item)
+
+
+def epochs(stream: pescador.Streamer[int]) -> dict[str, Any]:
+    with pescador.Epochs(stream, 10, advance=False) as of_length:
+        item: int = next(iter(of_length))
+    every: pescador.Epochs[str] = pescador.Epochs(["a", "b"])
+    every.set_epoch(item)
+    every.load_state_dict(every.state_dict())
+    print(len(of_length), every.epoch, every.stream)
+    return every.state_dict()
 
 
 def checks() -> bool:

@@ -244,7 +244,7 @@ def _():
     return [(x.shape, y.tolist()) for x, y in pescador.maps.keras_tuples(batches, inputs="X", outputs="Y")]
 
 
-@row("what Keras takes, several of each", [([0, 0], [0])])
+@row("what Keras takes, several of each", [((0, 0), (0,))])
 def _():
     return list(pescador.keras_tuples(({"X": i, "Y": i} for i in range(1)), ["X", "Y"], ["Y"]))
 
