@@ -53,12 +53,19 @@ def test_trees_give_the_same_items_whatever_is_killed(backend, n):
                 list(first)
             stream = ParallelStreamer(tree, backend, n, prefetch=prefetch, max_restarts=10**6)
             stream._pool = first._pool
-            items = []
-            for item in stream(N):
-                items.append(item)
-                if len(items) in kills:
-                    kill_one(stream)
-            assert_same(items, list(tree(N)))
+            items, expected = [], list(tree(N))
+            try:
+                for item in stream(N):
+                    items.append(item)
+                    if len(items) in kills:
+                        kill_one(stream)
+            except (
+                WorkerError
+            ) as error:  # two kills may happen to hit one item, most likely while it is opened
+                if len(kills) < 2 or "has ended two workers" not in str(error):
+                    raise
+                expected = expected[: len(items)]
+            assert_same(items, expected)
 
         same()
 
