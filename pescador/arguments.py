@@ -81,7 +81,7 @@ def bind(
     context : Context
         The streams among the arguments get their seeds from it.
     state : dict, optional
-        Where the opening stands, see :data:`pescador.iteration.State`.
+        Where the opening stands, see :data:`pescador.opening.State`.
     """
     given: Any = function
     state = state or {"n": 0}

@@ -7,7 +7,7 @@ is open now, what is needed to open it again where it stands (:data:`pescador.op
 - A stateless map (see :func:`pescador.stateless`) is called anew, with its streams where they stood.
 - A generator that takes :data:`pescador.START` is called with the number of items that it gave.
 - Anything else is opened anew, and gives so many items, which are dropped. It has to give the same items for
-the same seed.
+  the same seed.
 
 Around that is an *envelope*: of which tree, under which seed, and by which versions it was saved. A
 ParallelStreamer leaves no trace in it: where a stream runs makes no difference.

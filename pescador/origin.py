@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .exceptions import PescadorError
 from .iteration import Items, activated
 from .opening import Context, Opener, State
+from .opening import at as at_entry
 from .seeding import Seed
 
 if TYPE_CHECKING:  # which import this module
@@ -205,7 +206,7 @@ def _one_item_earlier(stream: Any) -> State:
         raise PescadorError("the stream of the last item was closed, so its origin is not known any more")
     n = state["n"] - 1
     # What is known of its source may be of later, unless it says of when.
-    return {**state, "n": n} if state.get("at", state["n"]) <= n else {"n": n}
+    return {**state, "n": n} if state[at_entry(state)] <= n else {"n": n}
 
 
 def _take(items: Iterator[T], streamer: Streamer[T], n: int) -> T:

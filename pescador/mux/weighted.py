@@ -63,6 +63,9 @@ class _Weights:
 class WeightedMux(BaseMux[T_co]):
     """A mux whose streamers have weights, which may be changed while it runs."""
 
+    _draws: Draws  # of an activated copy
+    _n_void: int  # how many of them gave no sample
+
     def __init__(
         self,
         streamers: Iterable[Member[T_co]],
@@ -71,9 +74,6 @@ class WeightedMux(BaseMux[T_co]):
     ) -> None:
         super().__init__(streamers, random_state)
         self._weights = _Weights(None if weights is None else check_weights(weights, self.n_streams))
-
-    _draws: Draws
-    _n_void: int  # how many draws gave no sample
 
     @property
     def _n_samples(self) -> int:
