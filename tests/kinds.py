@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -12,9 +13,9 @@ import psutil
 import pytest
 
 from pescador import ParallelStreamer
+from pescador.backends.processes.launcher import START_METHODS
 
 BACKENDS = ("serial", "thread", "shm", "zmq")
-START_METHODS = ("forkserver", "spawn", "fork")
 
 PROCESSES = {
     f"{backend}-{method}": {"backend": backend, "start_method": method}
@@ -124,7 +125,9 @@ class Script:
 
 
 def segments_of(pids):
-    """Return names of segments that belong to these processes."""
-    folder = Path("/dev/shm")
-    names = os.listdir(folder) if folder.is_dir() else []
-    return [name for name in names if any(str(pid) in name for pid in pids)]
+    """Return our shared memory that these processes have mapped: a number, and what Linux calls it."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as file:
+            found |= {*re.findall(r" (\d+) +(/(?:memfd:|dev/shm/)pescador.*)", file.read())}
+    return found

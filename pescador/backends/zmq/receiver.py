@@ -17,7 +17,7 @@ from ..protocol import messages
 from ..protocol.connection import Connection
 from ..protocol.messages import AnyExtent
 from ..protocol.transport import Receiver
-from ..system.shared_memory import Bytes, private
+from ..system.shared_memory import Bytes, Handle, private
 from .frames import BUDGET, FRAME_BYTES, keep_freed_memory
 
 __all__ = ["ZMQReceiver"]
@@ -55,7 +55,7 @@ class ZMQReceiver(Receiver):
             if waited_for is not None:
                 self._poller.register(waited_for, zmq.POLLIN)
 
-    def receive(self) -> tuple[bytes, list[int]] | None:
+    def receive(self) -> tuple[bytes, list[Handle]] | None:
         try:
             if not self._coming:
                 self._receive_message()

@@ -87,7 +87,7 @@ class ZMQSender(Sender):
             else:
                 self._n_bytes -= n_bytes
 
-    def try_send(self, message: bytes, extents: list[Extent]) -> bool:
+    def send(self, message: bytes, extents: list[Extent]) -> None:
         parts = [message[start : start + FRAME_BYTES] for start in starts(len(message) + 1)]
         if extents:
             parts.append(messages.pack_extents(extents))
@@ -96,7 +96,6 @@ class ZMQSender(Sender):
             memory: Any = self._lent[extent.segment].memory
             for start in starts(extent.n_bytes):
                 self._socket.send(memory[start : start + FRAME_BYTES], copy=self._copy)
-        return True
 
     def close(self) -> None:
         self._socket.disable_monitor()

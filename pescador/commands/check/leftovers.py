@@ -17,10 +17,9 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from ...backends.system.shared_memory import FOLDER
-
 __all__ = ["Left", "left_since", "resources"]
 
+SHARED_MEMORY: Final = "/dev/shm"  # where Linux shows what has a name
 GRACE: Final = 1.0  # seconds in which what was ended may be gone
 
 
@@ -39,7 +38,7 @@ def resources() -> set[Left]:
             if child.status() != psutil.STATUS_ZOMBIE:
                 found.add(Left("process", f"{child.pid}: {' '.join(child.cmdline()):.60}"))
     found |= {Left("thread", f"{thread.name} ({thread.ident})") for thread in threading.enumerate()}
-    for kind, folder in (("shared memory", FOLDER), ("temporary file", tempfile.gettempdir())):
+    for kind, folder in (("shared memory", SHARED_MEMORY), ("temporary file", tempfile.gettempdir())):
         with suppress(OSError), os.scandir(folder) as entries:
             found |= {Left(kind, entry.path) for entry in entries if _is_ours(entry)}
     return found
