@@ -181,6 +181,29 @@ def test_a_function_that_the_generator_calls():
     found(check(calls_another), "error", "not repeatable", "time.perf_counter")
 
 
+class Timed:
+    """A data set whose entries depend on the time."""
+
+    def __getitem__(self, i):
+        return time.monotonic()
+
+
+def entries_of(data):
+    yield from (data[i] for i in range(50))
+
+
+@pescador.streamable
+def decorated():
+    yield from calls_another()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Streamer(entries_of, Timed()), decorated], ids=["method", "decorated"]
+)
+def test_code_that_is_reached_through_an_object_or_a_decorator(make):
+    found(check(make()), "error", "not repeatable", "the time: time.")
+
+
 SHARED_RNG = np.random.default_rng(0)
 
 
