@@ -500,6 +500,25 @@ def test_views_of_an_argument_keep_nothing_more():
     assert_nothing_else(check(Streamer(rows_of, np.zeros((50, 1 << 15)))))
 
 
+class Reader:
+    def read(self, path):
+        self.file = open(path, "rb")  # noqa: SIM115 -- it goes with the copy that an opening has
+        return np.memmap(self.file, mode="r")
+
+
+def rows_of_a_file(reader, path):
+    mapped = reader.read(path)
+    while True:
+        yield {"x": mapped[:10]}
+
+
+def test_a_file_that_goes_with_the_arguments_of_an_opening_is_not_left_behind(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(bytes(1 << 21))
+    report = check(Streamer(rows_of_a_file, Reader(), path))
+    assert_nothing_else(report)
+
+
 def python_lists():
     while True:
         yield {"x": np.zeros(3), "tokens": [str(i) for i in range(10_000)]}

@@ -157,7 +157,7 @@ def _examine(subject: Subject, report: Report) -> Iterator[Finding]:
     yield from laws.ends(first, second, early)
     yield from laws.clean(first, second, early)
     yield from costs.memory(subject, first)
-    yield from (pickles := list(costs.pickles(first.last)))
+    yield from (pickles := list(costs.pickles(first.items)))
     for where, other in others.items():
         if where is THREAD or (where.n_workers == 1 and not pickles):
             yield from costs.copies(subject, first, other)

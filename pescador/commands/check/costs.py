@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any, Final
-
-import numpy as np
 
 from ...backends.protocol.codec import Encoder
 from ...backends.protocol.pickling import PICKLED
@@ -14,13 +11,11 @@ from ...memory import empty
 from ..bench.report import scaled
 from .comparing import pickle_of
 from .openings import THREAD, Opening, Subject
-from .parts import parts, references_of, walk
+from .parts import parts, references_of
 from .report import Finding
 
 __all__ = ["copies", "memory", "pickles", "speed"]
 
-MAX_PARTS: Final = 1000  # of an item that are looked at
-MIN_DRAGGED: Final = 1 << 20  # bytes that are kept for nothing
 MIN_SENT: Final = 1 << 16  # bytes of an item, pickled or copied
 MIN_ITEMS, MIN_SECONDS = 10, 0.05  # below which the rates of workers are those of their start
 SLOW: Final = 1.5  # so many times as long counts as longer
@@ -35,37 +30,22 @@ def memory(subject: Subject, serial: Opening) -> Iterator[Finding]:
         )
         remedy = "Make a new array for each item; or copy the items that you keep of a serial stream"
         yield Finding("note", what, subject.place(serial, serial.refilled), cause, remedy)
-    known = {id(_owner(part)) for _, part in walk(subject.stream, "") if isinstance(part, np.ndarray)}
-    for path, part in islice(walk(serial.last, "item"), MAX_PARTS):
-        if not isinstance(part, np.ndarray):
-            continue
-        whole = _owner(part)
-        is_kept_anyway = id(whole) in known or isinstance(whole, np.memmap)
-        if whole.nbytes - 2 * part.nbytes >= MIN_DRAGGED and not is_kept_anyway:
-            what = (
-                f"an item keeps a large array in memory: {path} has {scaled(part.nbytes, 'B')}, and what it "
-                f"views has {scaled(whole.nbytes, 'B')}"
-            )
-            cause = (
-                "a worker process sends the view alone, but who keeps an item of a serial stream keeps all"
-            )
-            remedy = "Yield a copy of the part, array[i].copy(), if that array is not needed any longer"
-            yield Finding("warning", what, cause=cause, remedy=remedy)
-            return
+    if serial.view is not None:
+        path, n_bytes, n_bytes_behind = serial.view
+        what = (
+            f"an item keeps a large array in memory: {path} has {scaled(n_bytes, 'B')}, and what it "
+            f"views has {scaled(n_bytes_behind, 'B')}"
+        )
+        cause = "a worker process sends the view alone, but who keeps a serial stream's item keeps all"
+        remedy = "Yield a copy of the part, array[i].copy(), if that array is not needed any longer"
+        yield Finding("warning", what, cause=cause, remedy=remedy)
 
 
-def _owner(array: Any) -> Any:
-    """Return the array whose memory an array shows."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
-def pickles(item: Any) -> Iterator[Finding]:
-    """Tell if an item is sent as a large pickle."""
+def pickles(items: list[Any]) -> Iterator[Finding]:
+    """Tell if the last item is sent as a large pickle."""
     try:
-        layout, pieces = Encoder().encode(item)
-    except Exception:  # it cannot be sent at all, which the opening on a worker tells
+        layout, pieces = Encoder().encode(item := items[-1])
+    except Exception:  # there is none, or it cannot be sent at all, which the opening on a worker tells
         return
     if layout.number != PICKLED or len(pieces[1]) < MIN_SENT:
         return
@@ -103,13 +83,13 @@ def speed(subject: Subject, serial: Opening, *others: Opening) -> Iterator[Findi
     rates = [(opening, seconds) for opening in (serial, *others) if (seconds := _seconds(opening))]
     sending = min((seconds for opening, seconds in rates[1:] if opening.where is not THREAD), default=0.0)
     size = f" of {scaled(serial.n_bytes / len(serial.seconds), 'B')}" if serial.n_bytes else ""
-    cause = f"making an item{size} takes {scaled(making, 's')}"
+    cause = f"an item{size} takes {scaled(making, 's')} to make"
     if len(serial.seconds) < MIN_ITEMS or making * len(serial.seconds) < MIN_SECONDS:
         rates = rates[:1]
-        cause += f", and {len(serial.seconds)} of them are too few to measure sending them"
+        cause += f", and {len(serial.seconds)} of them are too few to measure sending"
         remedy = "Take more (n=10_000, -n 10000), or compare backends by python -m pescador bench"
     elif sending > SLOW * making:
-        cause = f"sending is the bottleneck: {cause}, and one comes from a worker in {scaled(sending, 's')}"
+        cause = f"sending is the bottleneck: {cause}, and {scaled(sending, 's')} to come from a worker"
         remedy = "Send less: arrays of a smaller dtype, in dicts, in batches; see what is copied, too"
     else:
         cause = f"making items is the bottleneck: {cause}"

@@ -11,7 +11,7 @@ from ...core import Streamer
 from ...isolation import Copies
 from .code import RNG_REMEDY, SET_ORDER, Suspect, draws_globally, suspect
 from .openings import SERIALLY, THREAD, Opening, Subject, Where
-from .parts import Change, Culprit, changes, find_culprit, references_of, snapshot, walk
+from .parts import Change, Culprit, find_culprit, references_of, walk
 from .report import Finding, Level
 
 __all__ = ["clean", "differing", "ends", "global_states", "isolated", "late", "raised", "unpicklable"]
@@ -135,19 +135,18 @@ def isolated(subject: Subject, opening: Opening, changed: Change | None) -> Iter
             )
         yield Finding(level, f"changes what its openings share: {changed}", "", cause, MAKE_INSIDE)
     told = set()
-    for recipe, own in opening.calls:
-        path = subject.path(recipe)
-        for change in changes(snapshot(recipe, path), snapshot(own, path)):
-            if change.old.kind == "file" or change.path in told:
-                continue
-            told.add(change.path)
-            if change.old.kind == "generator":
-                what = f"gives the same random numbers at each opening, for it draws from {change.path}"
-                cause = "each opening starts from a copy of its arguments, so from the same state"
-                yield Finding("warning", what, "", cause, RNG_REMEDY)
-            else:
-                cause = "nobody else sees it, for each opening has a copy of its arguments, which takes time"
-                yield Finding("note", f"changes its argument {change}", "", cause, "Copy it in the function")
+    for recipe, own in opening.changed:
+        change = own._replace(path=subject.path(recipe) + own.path)
+        if change.old.kind == "file" or change.path in told:
+            continue
+        told.add(change.path)
+        if change.old.kind == "generator":
+            what = f"gives the same random numbers at each opening, for it draws from {change.path}"
+            cause = "each opening starts from a copy of its arguments, so from the same state"
+            yield Finding("warning", what, "", cause, RNG_REMEDY)
+        else:
+            cause = "nobody else sees it, for each opening has a copy of its arguments, which takes time"
+            yield Finding("note", f"changes its argument {change}", "", cause, "Copy it in the function")
 
 
 def raised(subject: Subject, opening: Opening) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ from ...parallel import ParallelStreamer
 from ...seeding import WORKER, Seed
 from .comparing import difference, pickle_of
 from .leftovers import Left, left_since, resources
-from .parts import is_library, walk
+from .parts import Change, View, changes, is_library, snapshot, view_in, walk
 
 __all__ = ["SERIALLY", "THREAD", "Opening", "Subject", "Where"]
 
@@ -120,8 +120,8 @@ class Opening:
     stats: dict[str, Any] = field(default_factory=dict)  # of an opening on workers
     # Of a serial one:
     origins: list[tuple[Streamer[Any], int]] = field(default_factory=list)  # see origin()
-    calls: list[tuple[Streamer[Any], Streamer[Any]]] = field(default_factory=list)  # with own arguments
-    last: Any = None  # the last item as it came
+    changed: list[tuple[Streamer[Any], Change]] = field(default_factory=list)  # arguments of their own
+    view: View | None = None  # in the last item
     refilled: int | None = None  # the first item that changed when the next one was made
     close_error: str = ""
     left: set[Left] = field(default_factory=set)  # when it was closed
@@ -187,14 +187,15 @@ def _run_in_background(opening: Opening, seed: Seed, n: int, seconds: float) -> 
 
 
 def _run_serially(opening: Opening, seed: Seed, n: int, seconds: float) -> None:
-    opener = _Opener(opening.calls)
+    opener = _Opener()
     is_over = threading.Event()
+    last: list[Any] = []  # the last item as it came
 
     def look(item: Any) -> Any:
         opening.origins.append(opener.asked)
-        if opening.items and opening.refilled is None and difference(opening.last, opening.items[-1]):
+        if last and opening.refilled is None and difference(last[0], opening.items[-1]):
             opening.refilled = len(opening.items) - 1
-        opening.last = item
+        last[:] = [item]
         with suppress(Exception):  # a lock cannot be copied, for example
             return deepcopy(item)
         return item
@@ -207,10 +208,13 @@ def _run_serially(opening: Opening, seed: Seed, n: int, seconds: float) -> None:
             opening.error = _told(error)
         if opening.error:
             opening.origins.append(opener.asked)
+        opening.view = view_in(last, opening.stream)
+        last.clear()
         try:
             items.close()
         except BaseException as error:
             opening.close_error = _told(error)
+        opening.changed = list(opener.changes())
         is_over.set()
 
     threading.Thread(target=copy_context().run, args=(run,), name="pescador-check", daemon=True).start()
@@ -223,9 +227,9 @@ def _run_serially(opening: Opening, seed: Seed, n: int, seconds: float) -> None:
 class _Opener(Opener):
     """Opens streams in this thread, and knows which one was asked for an item last: that one gives it."""
 
-    def __init__(self, calls: list[tuple[Streamer[Any], Streamer[Any]]]) -> None:
+    def __init__(self) -> None:
         self.asked: tuple[Streamer[Any], int]
-        self._calls = calls
+        self._calls: list[tuple[Streamer[Any], Streamer[Any]]] = []  # the latter with arguments of its own
 
     def open(
         self, streamer: Streamer[T], seed: Seed, max_iter: int | None, state: State | None = None
@@ -249,6 +253,12 @@ class _Opener(Opener):
             for number, item in enumerate(items, 1):
                 yield item
                 self.asked = streamer, number
+
+    def changes(self) -> Iterator[tuple[Streamer[Any], Change]]:
+        """Yield how arguments of generator functions differ from those in the recipe, and forget them."""
+        while self._calls:
+            recipe, own = self._calls.pop()
+            yield from ((recipe, change) for change in changes(snapshot(recipe, ""), snapshot(own, "")))
 
 
 @contextmanager

@@ -37,12 +37,14 @@ __all__ = [
     "Change",
     "Culprit",
     "State",
+    "View",
     "changes",
     "find_culprit",
     "is_library",
     "parts",
     "references_of",
     "snapshot",
+    "view_in",
     "walk",
 ]
 
@@ -50,6 +52,8 @@ MAX_PARTS: Final = 20_000  # of one walk
 MAX_ENTRIES: Final = 2_000  # of one container
 MAX_HASHED_BYTES: Final = 1 << 24  # of one array
 MAX_PATH: Final = 1000  # characters of a text that may be the name of a file
+MAX_ITEM_PARTS: Final = 1000
+MIN_DRAGGED: Final = 1 << 20  # bytes that an item keeps in memory for nothing
 MAX_DEPTH: Final = 50  # of what cannot be pickled
 
 _SCALARS: Final = (int, float, complex, str, bytes, type(None), np.generic)
@@ -153,6 +157,34 @@ def references_of(root: Any) -> Iterator[Reference]:
     for _, part in walk(root, ""):
         if isinstance(part, types.FunctionType) and not is_library(part.__code__.co_filename):
             yield from references(part)
+
+
+class View(NamedTuple):
+    """An array of an item that is a part of a much larger one."""
+
+    path: str
+    n_bytes: int
+    n_bytes_behind: int
+
+
+def view_in(items: list[Any], stream: Any) -> View | None:
+    """Return the first array of items that keeps a large one in memory, which the recipe does not keep."""
+    known = {id(_owner(part)) for _, part in walk(stream, "") if isinstance(part, np.ndarray)}
+    for item in items:
+        for path, part in islice(walk(item, "item"), MAX_ITEM_PARTS):
+            if isinstance(part, np.ndarray):
+                whole = _owner(part)
+                is_kept_anyway = id(whole) in known or isinstance(whole, np.memmap)
+                if whole.nbytes - 2 * part.nbytes >= MIN_DRAGGED and not is_kept_anyway:
+                    return View(path, part.nbytes, whole.nbytes)
+    return None
+
+
+def _owner(array: Any) -> Any:
+    """Return the array whose memory an array shows."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 # What has changed
