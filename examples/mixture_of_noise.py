@@ -2,7 +2,7 @@
 
 Each stream adds noise to the same data, on a scale of its own. A StochasticMux draws from three streams at
 a time, and replaces a stream after 64 samples on average. Prints how the noise scales were mixed, and the
-accuracy on samples that were held out.
+accuracy on samples that were held out, which is at least 0.9.
 """
 
 from collections import Counter
@@ -52,4 +52,6 @@ for train, test in rs.split(X):
         print(f"sigma {sigma:3.1f}: {n:4d} samples")
 
     Ypred = estimator.predict(X[test])
-    print(f"Test accuracy: {accuracy_score(Y[test], Ypred):.3f}")
+    accuracy = accuracy_score(Y[test], Ypred)
+    print(f"Test accuracy: {accuracy:.3f}")
+    assert accuracy >= 0.9

@@ -4,7 +4,8 @@ This script runs itself three times, each time in a process of its own. The firs
 digits from start to end. The second one does the same and is killed, as by a machine that fails. The third
 one goes on from the last checkpoint of the second. The batches come out of a worker process, from a mux with
 one stream for each digit. A checkpoint holds the model and the state of the stream, which is some hundred
-bytes: the stream goes on with exactly the batch that would have come next.
+bytes: the stream goes on with exactly the batch that would have come next. The accuracy on
+what was learned is at least 0.9 either way.
 """
 
 import os
@@ -98,7 +99,9 @@ with tempfile.TemporaryDirectory() as folder:
     one, other = (pickle.loads(path.read_bytes()) for path in (without, killed))
 
 X, Y = load_digits(return_X_y=True)
-print(f"accuracy without a kill {one['model'].score(X, Y):.4f}, with it {other['model'].score(X, Y):.4f}")
+accuracy = one["model"].score(X, Y)
+print(f"accuracy without a kill {accuracy:.4f}, with it {other['model'].score(X, Y):.4f}")
+assert accuracy >= 0.9
 same = np.array_equal(one["model"].coef_, other["model"].coef_)
 print("all coefficients are the same:", same)
 if not same:

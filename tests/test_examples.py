@@ -1,7 +1,8 @@
-"""Every script in examples/ runs by itself, from start to end, and prints what it shows."""
+"""Every script in examples/ runs by itself, from start to end, prints what it shows, and keeps its score."""
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+TRAINING = re.compile(r"fit\(|backward\(|value_and_grad\(")
 SECONDS = 100  # a script takes some seconds; a test that takes 120 ends the whole run, see conftest.py
 
 
@@ -40,7 +42,7 @@ def run(script, folder):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 12
+    assert len(EXAMPLES) >= 19
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda script: script.stem)
@@ -69,3 +71,22 @@ def test_example_is_a_plain_script(script):
     source = script.read_text(encoding="utf-8")
     assert "__main__" not in source
     assert ast.get_docstring(ast.parse(source)), "it does not say what it shows"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [script for script in EXAMPLES if TRAINING.search(script.read_text(encoding="utf-8"))],
+    ids=lambda script: script.stem,
+)
+def test_example_that_trains_asserts_the_score_that_it_states(script):
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    asserted = [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    scores = [
+        test.comparators[0].value
+        for test in asserted
+        if isinstance(test, ast.Compare)
+        and isinstance(test.ops[0], ast.GtE)
+        and isinstance(test.comparators[0], ast.Constant)
+    ]
+    assert scores
+    assert all(f"at least {score}" in " ".join(ast.get_docstring(tree).split()) for score in scores)

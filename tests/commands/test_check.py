@@ -181,6 +181,29 @@ def test_a_function_that_the_generator_calls():
     found(check(calls_another), "error", "not repeatable", "time.perf_counter")
 
 
+class Timed:
+    """A data set whose entries depend on the time."""
+
+    def __getitem__(self, i):
+        return time.monotonic()
+
+
+def entries_of(data):
+    yield from (data[i] for i in range(50))
+
+
+@pescador.streamable
+def decorated():
+    yield from calls_another()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Streamer(entries_of, Timed()), decorated], ids=["method", "decorated"]
+)
+def test_code_that_is_reached_through_an_object_or_a_decorator(make):
+    found(check(make()), "error", "not repeatable", "the time: time.")
+
+
 SHARED_RNG = np.random.default_rng(0)
 
 
@@ -475,6 +498,25 @@ def test_views_that_keep_a_large_array():
 
 def test_views_of_an_argument_keep_nothing_more():
     assert_nothing_else(check(Streamer(rows_of, np.zeros((50, 1 << 15)))))
+
+
+class Reader:
+    def read(self, path):
+        self.file = open(path, "rb")  # noqa: SIM115 -- it goes with the copy that an opening has
+        return np.memmap(self.file, mode="r")
+
+
+def rows_of_a_file(reader, path):
+    mapped = reader.read(path)
+    while True:
+        yield {"x": mapped[:10]}
+
+
+def test_a_file_that_goes_with_the_arguments_of_an_opening_is_not_left_behind(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(bytes(1 << 21))
+    report = check(Streamer(rows_of_a_file, Reader(), path))
+    assert_nothing_else(report)
 
 
 def python_lists():

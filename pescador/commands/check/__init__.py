@@ -2,11 +2,9 @@
 
 openings.py   opening a stream, serially and in the background, for a bounded time
 comparing.py  whether two items are the same
-parts.py      what a recipe is made of, and what of it has changed
+parts.py      what a stream is made of, what of it has changed, and what cannot be pickled
 code.py       what the code of a function refers to, and which of it may differ from one opening to the next
-culprit.py    what cannot be pickled
 leftovers.py  what is left when a stream is closed
-items.py      what an item is made of
 laws.py       findings: what is not repeatable, not the same in the background, not isolated, not clean
 costs.py      findings: copies, memory, throughput
 report.py     findings, and how they are shown
@@ -19,11 +17,9 @@ to find the one that does, and its code and arguments are searched for what may 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout, suppress
 from typing import Any, Final
-
-import numpy as np
 
 from ... import backends
 from ...checks import whole_number
@@ -32,18 +28,13 @@ from ...exceptions import ParameterError, PescadorError
 from ...parallel import MAX_TIMEOUT, ParallelStreamer
 from ..bench.works import stream_of
 from . import costs, laws
-from .culprit import find_culprit
-from .items import View, owner, view_of
-from .laws import Pair, Subject
-from .leftovers import Left, left_since, resources
-from .openings import Opening, Where, in_background, serially
-from .parts import changes, snapshot, walk
+from .openings import THREAD, Opening, Subject, Where
+from .parts import changes, find_culprit, snapshot
 from .report import LEVELS, Finding, Report
 
 __all__ = ["SECONDS", "Finding", "Report", "check", "run"]
 
 SECONDS: Final = 10.0
-THREAD: Final = Where("in a thread", "thread", 1)
 
 
 def check(stream: Streamer[Any] | Iterable[Any], n: int = 100, *, seconds: float = SECONDS) -> Report:
@@ -113,111 +104,68 @@ def _checked(stream: Streamer[Any] | Iterable[Any], n: int, seconds: float, name
     while isinstance(root, ParallelStreamer):
         root = root.streamer
     report = Report(name)
-    examination = _Examination(Subject(root, name), seconds)
+    subject = Subject(root, name, n, seconds)
     try:
-        report.n_items = examination.run(n)
+        report.findings = sorted(_examine(subject, report), key=lambda finding: LEVELS.index(finding.level))
     finally:
-        examination.close()
-    report.findings = sorted(examination.found, key=lambda finding: LEVELS.index(finding.level))
+        subject.close()
     return report
 
 
-class _Examination:
-    """Opens one stream in all ways, and collects what is found."""
+def _examine(subject: Subject, report: Report) -> Iterator[Finding]:
+    """Open the stream in all ways, and yield what is found."""
+    asked, before = subject.n, snapshot(subject.stream, subject.name)
+    culprit = find_culprit(subject.stream, subject.name)
+    if culprit is not None:
+        yield laws.unpicklable(culprit)
+    processes = _processes(subject.stream) if culprit is None else []
+    others: dict[Where, Opening] = {}
+    for where in processes[:1]:
+        # It comes first, because a process that blocks can be ended: this process does not wait for what did
+        # not come there.
+        others[where] = worker = subject.open(where)
+        if worker.is_late:
+            yield laws.late(subject, worker)
+        if worker.is_late or not (worker.has_ended or worker.error):
+            subject.n = len(worker.items)
+        if not subject.n:
+            return
 
-    def __init__(self, subject: Subject, seconds: float) -> None:
-        self.found: list[Finding] = []
-        self._subject, self._stream = subject, subject.stream
-        self._seconds = seconds
-        parallels = [part for _, part in walk(subject.stream, "") if isinstance(part, ParallelStreamer)]
-        self._idle = [parallel for parallel in parallels if not parallel.stats()["workers"]]
-        self._left: list[set[Left]] = []
-        self._views: list[View] = []
-
-    def close(self) -> None:
-        """End the workers of ParallelStreamers below the stream that had none before."""
-        for parallel in self._idle:
-            parallel.close()
-
-    def run(self, n: int) -> int:
-        """Examine at most n items, and return how many they were."""
-        stream, subject, asked = self._stream, self._subject, n
-        before = snapshot(stream, subject.name)
-        culprit = find_culprit(stream, subject.name)
-        if culprit is not None:
-            self.found.append(laws.pickled(culprit))
-        processes = _processes(stream) if culprit is None else []
-        opened: dict[Where, Opening] = {}
-        for where in processes[:1]:
-            # It comes first, because a process that blocks can be ended: this process does not wait for what
-            # did not come there.
-            opened[where] = worker = self._background(where, n)
-            if worker.is_late:
-                self.found.append(laws.late(worker, self._seconds))
-            if worker.is_late or not (worker.has_ended or worker.error):
-                n = len(worker.items)
-            if not n:
-                return 0
-
-        known = {id(owner(part)) for _, part in walk(stream, "") if isinstance(part, np.ndarray)}
-        first = self._serial(n, lambda item: self._look_behind(item, known))
-        if first.is_late:
-            self.found.append(laws.late(first, self._seconds))
-            return len(first.items)
-        second, early = self._serial(n), self._serial(1)
-        changed = next(changes(before, snapshot(stream, subject.name)), None)
-        self.found += laws.raised(subject, first)
-        self.found += laws.repeatable(subject, first, second, changed, self._pair(None, n))
-        is_repeatable = laws.compare(first, second) is None
-        second.items.clear()
-
-        differ: list[Finding] = []
-        for where in (*processes[:1], THREAD, *processes[1:]):
-            opening = opened[where] = opened.get(where) or self._background(where, n)
-            # What differs on one worker need not be told of two. And what streams draw from a global state
-            # depends on who shares it; torch's is seeded in a worker only if that has torch already.
-            is_told = where is not THREAD and "torch" in first.used
-            if where.n_workers > 1:
-                is_told = bool(differ or first.used)
-            if is_repeatable and not is_told:
-                differ += laws.background(subject, first, opening, changed, self._pair(where, n))
-            opening.items.clear()
-        ones = [opening for where, opening in opened.items() if where.n_workers == 1]
-        self.found += differ
-        self.found += laws.isolated(subject, first, changed)
-        self.found += laws.ends(first, second, early)
-        self.found += laws.clean(*self._left)
-        self.found += costs.copies(subject, first, self._views, *ones)
-        self.found += costs.speed(subject, first.items, second, *opened.values())
-        if len(first.items) < asked and not (first.has_ended or first.error):
-            self.found.append(laws.few(len(first.items), asked, self._seconds))
-        return len(first.items)
-
-    def _background(self, where: Where, n: int) -> Opening:
-        return in_background(self._stream, where, n, self._seconds)
-
-    def _serial(self, n: int, watch: Callable[[Any], None] | None = None) -> Opening:
-        """Open the stream here, and note what is left when it is closed."""
-        had = resources()
-        opening = serially(self._stream, n, self._seconds, watch)
-        self.close()
-        self._left.append(left_since(had))
-        return opening
-
-    def _look_behind(self, item: Any, known: Collection[int]) -> None:
-        if not self._views and (view := view_of(item, known)) is not None:
-            self._views.append(view)
-
-    def _pair(self, where: Where | None, n: int) -> Pair:
-        """Return what opens a stream serially, and again serially or in some background."""
-
-        def pair(stream: Streamer[Any]) -> tuple[Opening, Opening]:
-            one = serially(stream, n, self._seconds)
-            if where is None:
-                return one, serially(stream, n, self._seconds)
-            return one, in_background(stream, where._replace(n_workers=1), n, self._seconds)
-
-        return pair
+    first = subject.open()
+    report.n_items = len(first.items)
+    if first.is_late:
+        yield laws.late(subject, first)
+        return
+    second, early = subject.open(), subject.open(n=1)
+    changed = next(changes(before, snapshot(subject.stream, subject.name)), None)
+    yield from laws.raised(subject, first)
+    yield from (differences := list(laws.differing(subject, first, second, changed)))
+    yield from laws.global_states(subject, first)
+    second.items.clear()
+    is_repeatable = not differences
+    for where in (*processes[:1], THREAD, *processes[1:]):
+        other = others[where] = others.get(where) or subject.open(where)
+        # What streams draw from a global state depends on who shares it; torch's is seeded in a worker only
+        # if that has torch already. And what differs on one worker need not be told of two.
+        is_shared = bool(first.used) if where.n_workers > 1 else "torch" in first.used and where is not THREAD
+        if is_repeatable and not is_shared and not (differences and where.n_workers > 1):
+            differences += laws.differing(subject, first, other, changed)
+        other.items.clear()
+    if is_repeatable:
+        yield from differences
+    yield from laws.isolated(subject, first, changed)
+    yield from laws.ends(first, second, early)
+    yield from laws.clean(first, second, early)
+    yield from costs.memory(subject, first)
+    yield from (pickles := list(costs.pickles(first.items)))
+    for where, other in others.items():
+        if where is THREAD or (where.n_workers == 1 and not pickles):
+            yield from costs.copies(subject, first, other)
+    yield from costs.speed(subject, second, *others.values())
+    if len(first.items) < asked and not (first.has_ended or first.error):
+        cause = "no more came in time, or items are large"
+        remedy = "Give it longer: seconds=60, --seconds 60"
+        yield Finding("note", f"{len(first.items)} of {asked} items were compared", "", cause, remedy)
 
 
 def _processes(stream: Streamer[Any]) -> list[Where]:

@@ -3,329 +3,207 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Final
 
-from ...arguments import READ_ONLY
 from ...core import Streamer
 from ...isolation import Copies
-from .code import SET_ORDER, draws_globally, references, suspect
-from .comparing import first_difference
-from .culprit import Culprit, find_culprit
-from .leftovers import Left
-from .openings import Opening
-from .parts import Change, changes, functions_of, of_arguments, path_of, streams_below, walk
+from .code import RNG_REMEDY, SET_ORDER, Suspect, draws_globally, suspect
+from .openings import SERIALLY, THREAD, Opening, Subject, Where
+from .parts import Change, Culprit, find_culprit, references_of, walk
 from .report import Finding, Level
 
-__all__ = [
-    "Subject",
-    "background",
-    "clean",
-    "compare",
-    "ends",
-    "few",
-    "isolated",
-    "late",
-    "pickled",
-    "raised",
-    "repeatable",
-]
+__all__ = ["clean", "differing", "ends", "global_states", "isolated", "late", "raised", "unpicklable"]
 
-MAX_DEPTH = 3  # of maps above a stream that is looked for
-MAX_STREAMS = 8  # below one map that are opened for that
-MAX_SHOWN = 3  # pieces of evidence of one kind
+MAX_STREAMS: Final = 8  # below a map that are opened by themselves
+MAX_SHOWN: Final = 3  # pieces of evidence of one kind
 
-RNG_REMEDY = (
-    "Draw from an argument: Streamer(function, rng=pescador.RNG), a Generator of each opening's own seed"
-)
-
-Pair = Callable[[Streamer[Any]], tuple[Opening, Opening]]
-"""Opens a stream in the two ways that are compared."""
+MAKE_INSIDE: Final = "Make it inside the generator function, or pass it as an argument, which is copied"
 
 
-class Subject(NamedTuple):
-    """The stream that is checked, and what it is called."""
-
-    stream: Streamer[Any]
-    name: str
-
-    def path(self, stream: Streamer[Any]) -> str:
-        """Return the path to a stream below it."""
-        return path_of(self.stream, self.name, stream) or repr(stream)
-
-    def where(self, opening: Opening, number: int) -> str:
-        """Return which item this is, and which of the stream below from which it comes."""
-        stream, own_number = self.origin(opening, number)
-        if stream is self.stream:
-            return f"item {number}"
-        return f"item {number}, which is item {own_number} of {self.path(stream)}, {stream!r:.100}"
-
-    def origin(self, opening: Opening, number: int) -> tuple[Streamer[Any], int]:
-        """Return which stream made an item of an opening, and which of its items it is."""
-        return opening.origins[number] if number < len(opening.origins) else (self.stream, number)
-
-
-def compare(one: Opening, other: Opening) -> tuple[int, str] | None:
-    """Return the number of the first item in which two openings differ, and how they differ."""
-    found = first_difference(one.items, other.items)
-    if found is not None:
-        return found
-    number = min(len(one.items), len(other.items))
-    ends = [_end_of(opening, number) for opening in (one, other)]
-    if None in ends or ends[0] == ends[1]:
-        return None
-    return number, f"one opening {ends[0]}, and the other {ends[1]}"
-
-
-def _end_of(opening: Opening, number: int) -> str | None:
-    """Return what an opening does after so many items; None if it is not known."""
-    if len(opening.items) > number:
-        return "goes on"
-    if opening.error is not None and not opening.is_late:
-        return f"raises {opening.error.text}"
-    return "ends" if opening.has_ended else None
-
-
-def repeatable(
-    subject: Subject, one: Opening, other: Opening, changed: Change | None, pair: Pair
-) -> list[Finding]:
-    """Tell if two openings under one seed differ, and what of it draws from global states.
-
-    Parameters
-    ----------
-    subject : Subject
-    one, other : Opening
-    changed : Change or None
-        What of the recipe has changed meanwhile.
-    pair : callable
-        Opens a stream twice in the same way.
-    """
-    found = []
-    difference = compare(one, other)
-    if difference is not None:
-        number, how = difference
-        where, cause, remedy = _explained(subject, one, other, number, changed, pair)
+def differing(subject: Subject, serial: Opening, other: Opening, changed: Change | None) -> Iterator[Finding]:
+    """Tell if two openings differ, and the likely cause, which may be what has changed meanwhile."""
+    difference = serial.difference(other)
+    if difference is None:
+        return
+    number, how = difference
+    place, stream = subject.place(serial, number), serial.origin(number)[0]
+    if other.where is not SERIALLY and other.error and number == len(other.items):
+        yield _failing(other, place, number, serial.items[number:])
+        return
+    what = f"differs {other.where.how} from what it is serially: {how}"
+    if other.where is SERIALLY:
         what = f"not repeatable: two openings under the same seed differ: {how}"
-        found.append(Finding("error", what, where, cause, remedy))
-    if one.used:
-        names = sorted(
-            {
-                f"{reference.name} ({function.__code__.co_filename}:{reference.line})"
-                for function in functions_of(subject.stream)
-                for reference in references(function)
-                if draws_globally(reference.value)
-            }
+    if other.origins and serial.origin(number) != other.origin(number):
+        place += f", and in the other opening is {subject.place(other, number)}: another stream was drawn"
+        stream = subject.stream
+    elif other.where.n_workers < 2 and (below := _differing_below(subject, stream, other.where)):
+        stream, own_number = below
+        place += f"; by itself, {subject.path(stream)} differs at its item {own_number}"
+    found = _evidence(stream, subject.path(stream), changed) or _evidence(subject.stream, subject.name, None)
+    cause = "it may depend on " + "; and on ".join(f"{one.what}: {_some(found[one])}" for one in found)
+    remedy = ". ".join(one.remedy for one in found)
+    if not found:
+        cause = "nothing in its code or arguments explains it"
+        remedy = (
+            "Look for what else it depends on: random numbers of a library, an array of np.empty that is not "
+            "filled, a service, other threads"
         )
-        what = f"draws from the global state of {' and '.join(one.used)}, or seeds it"
-        cause = (
-            "its state was another one when the stream had run. What else draws from it changes the items: "
-            "they are the same again only if it is seeded before each opening, and others in the background"
-        )
-        found.append(Finding("warning", what, _some(names), cause, RNG_REMEDY))
+    yield Finding("error", what, place, cause, remedy)
+
+
+def _failing(other: Opening, place: str, number: int, items: list[Any]) -> Finding:
+    what, cause, remedy = f"fails {other.where.how}, and not serially", other.error, ""
+    culprit = None
+    if items and other.where is not THREAD:
+        culprit = find_culprit(items[0], f"item {number}")
+    if culprit is not None:
+        cause = f"{culprit.path}, a {culprit.kind}, cannot be pickled: {culprit.error}"
+        remedy = "Yield arrays, or what can be pickled; or use backend='thread'"
+    return Finding("error", what, place, cause, remedy)
+
+
+def _differing_below(
+    subject: Subject, stream: Streamer[Any], where: Where
+) -> tuple[Streamer[Any], int] | None:
+    """Return the innermost stream below a map that differs by itself, and its item."""
+    found = None
+    below = (part for _, part in walk(stream, "") if isinstance(part, Streamer) and part is not stream)
+    for part in islice(below, MAX_STREAMS):
+        serial = subject.open(SERIALLY, part)
+        difference = serial.difference(subject.open(where, part))
+        if difference is not None:
+            found = serial.origin(difference[0])
     return found
 
 
-def background(
-    subject: Subject, serial: Opening, other: Opening, changed: Change | None, pair: Pair
-) -> list[Finding]:
-    """Tell if a stream differs in the background."""
-    difference = compare(serial, other)
-    if difference is None:
-        return []
-    number, how = difference
-    what = f"differs {other.how} from what it is serially: {how}"
-    if other.error is None or number < len(other.items):
-        where, cause, remedy = _explained(subject, serial, other, number, changed, pair)
-    else:
-        what = f"fails {other.how}, and not serially"
-        where, cause, remedy = subject.where(serial, number), other.error.told(), ""
-        culprit = find_culprit(serial.items[number], f"item {number}") if number < len(serial.items) else None
-        if culprit is not None and "thread" not in other.how:
-            cause = f"{culprit.path}, a {type(culprit.value).__name__}, cannot be pickled: {culprit.error}"
-            remedy = "Yield arrays, or what can be pickled; or use backend='thread'"
-    return [Finding("error", what, where, cause, remedy)]
-
-
-def _explained(
-    subject: Subject, one: Opening, other: Opening, number: int, changed: Change | None, pair: Pair
-) -> tuple[str, str, str]:
-    """Return where an item comes from that differs, the likely cause, and the remedy."""
-    where = subject.where(one, number)
-    stream, path = subject.stream, subject.name
-    origins = [subject.origin(opening, number) for opening in (one, other) if opening.origins]
-    if len(origins) == 2 and origins[0] != origins[1]:
-        where += f", and in the other opening is {subject.where(other, number)}: another stream was drawn"
-    else:
-        stream = origins[0][0]
-        path = subject.path(stream)
-    for _ in range(MAX_DEPTH):  # a map gives what the streams below it give
-        for inner, below in islice(streams_below(path, stream), MAX_STREAMS):
-            openings = pair(below)
-            difference = compare(*openings)
-            if difference is not None:
-                stream, own_number = Subject(below, inner).origin(openings[0], difference[0])
-                path = path_of(below, inner, stream) or inner
-                where += f"; by itself, {path} differs at its item {own_number}"
-                break
-        else:
-            break
-    found = _evidence(stream, path, changed) or _evidence(subject.stream, subject.name, None)
-    if not found:
-        remedy = (
-            "Look for what else it depends on: random numbers of a library, a service, files, other threads"
-        )
-        return where, "nothing in its code or arguments explains it", remedy
-    names = [f"{what}: {_some(names)}" for (what, _), names in found.items()]
-    return where, "it depends on " + "; and on ".join(names), ". ".join(remedy for _, remedy in found)
-
-
-def _evidence(stream: Streamer[Any], path: str, changed: Change | None) -> dict[tuple[str, str], list[str]]:
-    """Return what of a stream may make its openings differ: the places, by what it is and the remedy."""
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+def _evidence(stream: Streamer[Any], path: str, changed: Change | None) -> dict[Suspect, list[str]]:
+    """Return on what the items of a stream may depend, and where that was seen."""
+    found: dict[Suspect, list[str]] = defaultdict(list)
     if changed is not None:
-        remedy = "Make that inside the generator function, or pass it as an argument, which is copied"
-        found["what changes while it runs", remedy].append(f"{changed.path}, which {changed.words()}")
-    for function in functions_of(stream):
-        for name, value, line in references(function):
-            if (suspected := suspect(value)) is not None:
-                place = f"{name} ({function.__code__.co_filename}:{line})"
-                found[suspected.what, suspected.remedy].append(place)
+        found[Suspect("what changes while it runs", MAKE_INSIDE)].append(str(changed))
+    for reference in references_of(stream):
+        if (suspected := suspect(reference.value)) is not None:
+            found[suspected].append(str(reference))
     for inner, part in walk(stream, path):
         if isinstance(part, set | frozenset) and len(part) > 1:
-            found[SET_ORDER.what, SET_ORDER.remedy].append(inner)
+            found[SET_ORDER].append(inner)
         elif isinstance(part, Iterator) and (inner.endswith(".streamer") or Copies().own(part) is part):
             remedy = "Give what the iterator is made of: a list, or a function and its arguments"
-            found["where an iterator was left, which all openings share", remedy].append(inner)
+            found[Suspect("where an iterator was left, which all openings share", remedy)].append(inner)
     return found
 
 
-def pickled(culprit: Culprit) -> Finding:
+def global_states(subject: Subject, opening: Opening) -> Iterator[Finding]:
+    """Tell which global random generators a stream draws from."""
+    if opening.used:
+        what = f"draws from the global state of {' and '.join(opening.used)}, or seeds it"
+        places = [str(one) for one in references_of(subject.stream) if draws_globally(one.value)]
+        cause = (
+            "that state was another one when the stream had run. Items are the same again only if it is "
+            "seeded before each opening and nobody else draws from it; and each worker has one of its own"
+        )
+        yield Finding("warning", what, _some(places), cause, RNG_REMEDY)
+
+
+def unpicklable(culprit: Culprit) -> Finding:
     """Tell what cannot be pickled."""
-    kind = type(culprit.value).__name__
-    remedy = (
-        "Give the function and its arguments, Streamer(function, ...), and no iterator that runs already"
-        if isinstance(getattr(culprit.value, "streamer", culprit.value), Iterator)
-        else f"Pass what it is made of (a path, a number), and make the {kind} inside the generator function"
-    )
-    return Finding(
-        "error",
-        f"cannot be sent to a worker process: {culprit.path} cannot be pickled",
-        f"{culprit.path}, a {kind}",
-        culprit.error,
-        f"{remedy}; or use backend='thread'",
-    )
+    what = f"cannot be sent to a worker process: {culprit.path} cannot be pickled"
+    remedy = f"Pass what it is made of (a path, a number), and make the {culprit.kind} inside the function"
+    if isinstance(getattr(culprit.value, "streamer", culprit.value), Iterator):
+        remedy = "Give the function and its arguments, Streamer(function, ...), not what it returned"
+    remedy += "; or use backend='thread'"
+    return Finding("error", what, f"{culprit.path}, a {culprit.kind}", culprit.error, remedy)
 
 
-def isolated(subject: Subject, opening: Opening, changed: Change | None) -> list[Finding]:
-    """Tell what a stream changes: of what is the caller's, and of what each opening gets a copy of."""
-    found = []
+def isolated(subject: Subject, opening: Opening, changed: Change | None) -> Iterator[Finding]:
+    """Tell what a stream changes: of what all openings share, and of what each has a copy of."""
     if changed is not None:
         level: Level = "warning"
         if changed.old.kind == "file":
             cause = "the file was written meanwhile"
-        elif changed.path.startswith((f"{subject.name}.", f"an entry of {subject.name}.")):
-            level = "error"
-            cause = "it cannot be copied for each opening, or its class says that it need not be"
+        elif changed.path.startswith(f"{subject.name}."):
+            level, cause = (
+                "error",
+                "it cannot be copied for each opening, or its class says that it need not be",
+            )
         else:
             cause = (
-                "openings share what a function refers to as a global, as a default or in its closure; and "
-                "what happens to it in a worker process is not seen in others"
+                "all openings in a process share what a function refers to as a global, as a default or in "
+                "its closure, and those in another process do not"
             )
-        what = f"changes what its openings share: {changed.path}, which {changed.words()}"
-        remedy = "Make it inside the generator function, or pass it as an argument that can be copied"
-        found.append(Finding(level, what, "", cause, remedy))
+        yield Finding(level, f"changes what its openings share: {changed}", "", cause, MAKE_INSIDE)
     told = set()
-    for stream, before, after in opening.calls:
-        given = of_arguments(stream.args, stream.kwargs)
-        for own in changes(before, after):
-            is_given = own.path in given and given[own.path].kind == own.old.kind  # it is no pescador.RNG
-            if own.old.kind == "file" or not is_given or (id(stream.streamer), own.path) in told:
-                continue
-            told.add((id(stream.streamer), own.path))
-            path = subject.path(stream) + own.path
-            if own.old.kind == "generator":
-                what = f"gives the same random numbers at each opening, for it draws from its argument {path}"
-                cause = (
-                    "each opening starts from a copy of its arguments, so the generator is in the same state"
-                )
-                found.append(Finding("warning", what, "", cause, RNG_REMEDY))
-            else:
-                what = f"changes its argument {path}, which {own.words()}"
-                cause = "each opening has a copy of its arguments, so nobody else sees it; to copy takes time"
-                found.append(Finding("note", what, "", cause, "Copy it inside the generator function"))
-            break
-    return found
+    for recipe, own in opening.changed:
+        change = own._replace(path=subject.path(recipe) + own.path)
+        if change.old.kind == "file" or change.path in told:
+            continue
+        told.add(change.path)
+        if change.old.kind == "generator":
+            what = f"gives the same random numbers at each opening, for it draws from {change.path}"
+            cause = "each opening starts from a copy of its arguments, so from the same state"
+            yield Finding("warning", what, "", cause, RNG_REMEDY)
+        else:
+            cause = "nobody else sees it, for each opening has a copy of its arguments, which takes time"
+            yield Finding("note", f"changes its argument {change}", "", cause, "Copy it in the function")
 
 
-def late(opening: Opening, seconds: float) -> Finding:
+def raised(subject: Subject, opening: Opening) -> Iterator[Finding]:
+    """Tell what a stream raises, or that it is empty."""
+    if opening.error:
+        remedy = "Catch it in the generator function, if the stream can go on without that item"
+        if "read-only" in opening.error:
+            remedy = "Copy an array before changing it: x = x.copy()"
+        place = subject.place(opening, len(opening.items))
+        yield Finding("error", "raises an exception", place, opening.error, remedy)
+    elif not opening.items:
+        yield Finding("warning", "gives no items")
+
+
+def late(subject: Subject, opening: Opening) -> Finding:
     """Tell that an item did not come in time."""
-    what = f"item {len(opening.items)} did not come in {seconds:g} s, {opening.how}"
-    cause = (
-        opening.error.told() if opening.error else "it blocks; a thread of this process still waits for it"
-    )
+    what = f"item {len(opening.items)} did not come in {subject.seconds:g} s, {opening.where.how}"
+    cause = opening.error or "it blocks; a thread of this process still waits for it"
     remedy = "Find what it waits for; if it only takes long, give it longer (seconds=60, --seconds 60)"
-    goes_on = bool(opening.items) and opening.error is not None  # with what came, for its worker was ended
+    goes_on = opening.where is not SERIALLY and opening.items  # with what came, for its worker was ended
     return Finding("warning" if goes_on else "error", what, "", cause, remedy)
 
 
-def few(n: int, asked: int, seconds: float) -> Finding:
-    """Tell that fewer items were compared than was asked for."""
-    cause = f"no more came in {seconds:g} s, or items are large"
-    return Finding(
-        "note", f"{n} of {asked} items were compared", "", cause, "Give it longer: seconds=, --seconds"
-    )
-
-
-def raised(subject: Subject, opening: Opening) -> list[Finding]:
-    """Tell what a stream raises, or that it is empty."""
-    if opening.error is None:
-        return [] if opening.items else [Finding("warning", "gives no items")]
-    where = subject.where(opening, len(opening.items))
-    remedy = "Catch it in the generator function, if the stream can go on without that item"
-    if READ_ONLY in opening.error.text or "read-only" in opening.error.text:
-        remedy = "Copy an array before changing it: x = x.copy()"
-    return [Finding("error", "raises an exception", where, opening.error.told(), remedy)]
-
-
-def ends(*openings: Opening) -> list[Finding]:
+def ends(*openings: Opening) -> Iterator[Finding]:
     """Tell if a stream ignores its end, or raises there; and of what else it warned."""
-    found = {}
-    for opening in openings:
-        if opening.close_error is not None:
-            remedy = "Let nothing raise in `finally` or after `except GeneratorExit`"
-            found["close"] = Finding(
-                "error", "raises when it is closed before its end", "", opening.close_error.told(), remedy
-            )
-        for warning in opening.warnings:
-            text, place = str(warning.message), f"{warning.filename}:{warning.lineno}"
-            if "ignores its end" in text:
-                what, _, remedy = text.partition("Catch Exception instead")
-                found[text] = Finding(
-                    "error", "ignores its end", place, what.strip(), f"Catch Exception instead{remedy}"
-                )
-            elif len(found) < 2 * MAX_SHOWN:
-                found[text] = Finding("note", f"warns: {warning.category.__name__}: {text}", place)
-    return list(found.values())
+    for error in dict.fromkeys(opening.close_error for opening in openings if opening.close_error):
+        what, remedy = "raises when it is closed before its end", "Let nothing raise in its `finally`"
+        yield Finding("error", what, "", error, remedy)
+    warned = {str(warning.message): warning for opening in openings for warning in opening.warnings}
+    for text, warning in islice(warned.items(), 2 * MAX_SHOWN):
+        place = f"{warning.filename}:{warning.lineno}"
+        cause, is_ignored, remedy = text.partition("Catch Exception instead")
+        if is_ignored:
+            yield Finding("error", "ignores its end", place, cause.strip(), is_ignored + remedy)
+        else:
+            yield Finding("note", f"warns: {warning.category.__name__}: {text}", place)
 
 
-def clean(first: set[Left], *others: set[Left]) -> list[Finding]:
-    """Tell what is left of openings after they were closed."""
-    found = []
-    for kind in sorted({one.kind for each in (first, *others) for one in each}):
-        each = [sorted(one.text for one in left if one.kind == kind) for left in (first, *others)]
-        what = f"{kind}: {_some([text for texts in each for text in texts])}"
-        is_ours = kind not in ("shared memory", "temporary file")
-        if all(each) if not is_ours else any(each[1:]):
+def clean(first: Opening, *others: Opening) -> Iterator[Finding]:
+    """Tell what is left of openings after they were closed.
+
+    What appears in the folders of shared memory and of temporary files may be another program's. It is
+    believed only if each opening leaves some.
+    """
+    all_left = [opening.left for opening in (first, *others)]
+    for kind, is_ours in sorted({(one.kind, one.is_ours) for left in all_left for one in left}):
+        texts = [sorted(one.text for one in left if one.kind == kind) for left in all_left]
+        what = f"{kind}: {_some([text for each in texts for text in each])}"
+        if any(texts[1:]) if is_ours else all(texts):
+            what = f"leaves something behind when it is closed: {what}"
             remedy = (
-                "End it in a `finally` of the generator function, or use a `with` block around its yields"
+                "Close it in a `finally` of the generator function, or by a `with` block around its yields"
             )
-            level: Level = "error" if is_ours else "warning"
-            found.append(Finding(level, f"leaves something behind when it is closed: {what}", remedy=remedy))
+            yield Finding("error" if is_ours else "warning", what, remedy=remedy)
         elif is_ours:
             cause = "it may be kept for later openings, by the stream or by a library"
-            found.append(Finding("note", f"the first opening left something: {what}", cause=cause))
-    return found
+            yield Finding("note", f"the first opening left something: {what}", cause=cause)
 
 
 def _some(names: list[str]) -> str:

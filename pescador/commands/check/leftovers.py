@@ -1,8 +1,4 @@
-"""What a stream leaves behind when it is closed: processes, threads, open files, and files that it made.
-
-What appears in the folders of shared memory and of temporary files may be another program's. It is believed
-only if each opening leaves some.
-"""
+"""What a stream leaves behind when it is closed: processes, threads, open files, and files that it made."""
 
 from __future__ import annotations
 
@@ -28,45 +24,37 @@ class Left(NamedTuple):
 
     kind: str
     text: str
+    is_ours: bool = True
+    """Whether it is of this process, and no other program can have made it."""
 
 
 def resources() -> set[Left]:
     """Return what is there now."""
-    found = {Left("open file", text) for text in _open_files()}
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE:
-                found.add(Left("process", f"{child.pid}: {' '.join(child.cmdline()):.60}"))
-    found |= {Left("thread", f"{thread.name} ({thread.ident})") for thread in threading.enumerate()}
-    for kind, folder in (("shared memory", SHARED_MEMORY), ("temporary file", tempfile.gettempdir())):
-        with suppress(OSError), os.scandir(folder) as entries:
-            found |= {Left(kind, entry.path) for entry in entries if _is_ours(entry)}
-    return found
+    return set(_resources())
 
 
 def left_since(before: set[Left]) -> set[Left]:
     """Return what is there now and was not before, once what was ended had time to go."""
     give_up = time.monotonic() + GRACE
-    while left := resources() - before:
-        if time.monotonic() > give_up:
-            break
+    while (left := resources() - before) and time.monotonic() < give_up:
         gc.collect()
         time.sleep(0.02)
     return left
 
 
-def _open_files() -> Iterator[str]:
-    folder = "/proc/self/fd"
-    if os.path.isdir(folder):
-        for fd in os.listdir(folder):
-            with suppress(OSError):  # that of listdir
-                yield f"{os.readlink(f'{folder}/{fd}')} (descriptor {fd})"
-        return
+def _resources() -> Iterator[Left]:
+    for thread in threading.enumerate():
+        yield Left("thread", f"{thread.name} ({thread.ident})")
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE:
+                yield Left("process", f"{child.pid}: {' '.join(child.cmdline()):.60}")
     with suppress(psutil.Error):
-        yield from (f"{file.path} (descriptor {file.fd})" for file in psutil.Process().open_files())
-
-
-def _is_ours(entry: os.DirEntry[str]) -> bool:
-    with suppress(OSError):
-        return not hasattr(os, "getuid") or entry.stat(follow_symlinks=False).st_uid == os.getuid()
-    return False
+        for file in psutil.Process().open_files():
+            yield Left("open file", f"{file.path} (descriptor {file.fd})")
+    for kind, folder in (("shared memory", SHARED_MEMORY), ("temporary file", tempfile.gettempdir())):
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_uid == getattr(os, "getuid", int)():
+                        yield Left(kind, entry.path, is_ours=False)

@@ -11,7 +11,6 @@ thread, which cannot be ended: it goes on until its next item comes.
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import sys
@@ -20,12 +19,11 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import wraps
-from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -40,11 +38,11 @@ from ...exceptions import WorkerError
 from ...opening import Context, Opener, State
 from ...parallel import ParallelStreamer
 from ...seeding import WORKER, Seed
-from .comparing import difference
-from .items import n_bytes
-from .parts import of_arguments
+from .comparing import difference, pickle_of
+from .leftovers import Left, left_since, resources
+from .parts import Change, View, changes, is_library, snapshot, view_in, walk
 
-__all__ = ["Failure", "Opening", "Where", "in_background", "serially"]
+__all__ = ["SERIALLY", "THREAD", "Opening", "Subject", "Where"]
 
 T = TypeVar("T")
 
@@ -53,82 +51,94 @@ MAX_BYTES: Final = 1 << 27  # of the items of one opening that are kept
 MAX_CALLS: Final = 16  # of generator functions whose arguments are looked at
 
 
-_FOLDER: Final = str(Path(__file__).parents[2]) + os.sep  # of pescador
-
-
-class Failure(NamedTuple):
-    """An exception that a stream raised."""
-
-    text: str
-    place: str
-    """File and line; empty if they are not known."""
-
-    def told(self) -> str:
-        """Return all that is known of it."""
-        return f"{self.text} ({self.place})" if self.place else self.text
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Describe an exception, which is not kept: it would keep what its frames refer to."""
-        text, _, stack = describe_error(error).partition(" Its stack:")  # of a worker that stalled
-        cause = error.__cause__
-        with suppress(Exception):  # an exception may be of any class
-            if not stack:
-                stack = cause.text if isinstance(cause, RemoteTraceback) else _traceback(error)
-            text = ". ".join([text, *getattr(error, "__notes__", ())])
-        places = re.findall(r'(?m)^ *File "(.+?)", line (\d+)', stack)
-        ours = [place for place in places if not place[0].startswith(_FOLDER)] or places
-        return cls(text, ":".join(ours[0 if "most recent call first" in stack else -1]) if ours else "")
-
-
 class Where(NamedTuple):
-    """In which background a stream is opened."""
+    """Where a stream is opened: in this thread, or on workers of a backend."""
 
     how: str
-    backend: str
-    n_workers: int
+    backend: str = ""
+    n_workers: int = 0
+
+
+SERIALLY: Final = Where("serially")
+THREAD: Final = Where("in a thread", "thread", 1)
+
+
+class Subject:
+    """The stream that is checked: what it is called, and how it is opened, for `n` items or `seconds`."""
+
+    def __init__(self, stream: Streamer[Any], name: str, n: int, seconds: float) -> None:
+        self.stream, self.name, self.n, self.seconds = stream, name, n, seconds
+        below = [part for _, part in walk(stream, "") if isinstance(part, ParallelStreamer)]
+        self._idle = [parallel for parallel in below if not parallel.stats()["workers"]]
+
+    def close(self) -> None:
+        """End the workers of ParallelStreamers below the stream that had none before."""
+        for parallel in self._idle:
+            parallel.close()
+
+    def open(
+        self, where: Where = SERIALLY, stream: Streamer[Any] | None = None, n: int | None = None
+    ) -> Opening:
+        """Open the stream, or one below it, and take n items at most."""
+        opening = Opening(stream or self.stream, where)
+        seed = Seed(ENTROPY, numbers={source.key: 0 for source in opening.stream._sources})
+        had = resources()
+        with _surroundings(seed, opening):
+            run = _run_serially if where is SERIALLY else _run_in_background
+            run(opening, seed, n or self.n, self.seconds)
+        if where is SERIALLY:
+            self.close()
+            opening.left = left_since(had)
+        return opening
+
+    def path(self, stream: Streamer[Any]) -> str:
+        """Return the path to a stream below this one."""
+        return next((path for path, part in walk(self.stream, self.name) if part is stream), repr(stream))
+
+    def place(self, opening: Opening, number: int) -> str:
+        """Return which item of an opening this is, and which one of the stream below from which it came."""
+        stream, own_number = opening.origin(number)
+        if stream is self.stream:
+            return f"item {number}"
+        return f"item {number}, which is item {own_number} of {self.path(stream)}, {stream!r:.100}"
 
 
 @dataclass
 class Opening:
     """One opening of a stream, and what came out of it."""
 
-    how: str
-    items: list[Any] = field(default_factory=list)
-    """Copies, which the stream cannot change any more; until they were compared."""
-    seconds: list[float] = field(default_factory=list)
-    """How long each item was waited for."""
+    stream: Streamer[Any]
+    where: Where
+    items: list[Any] = field(default_factory=list)  # copies that nothing changes, until they were compared
+    n_bytes: int = 0
+    seconds: list[float] = field(default_factory=list)  # for which each item was waited
     has_ended: bool = False
-    error: Failure | None = None
-    is_late: bool = False
-    """Whether an item did not come in time."""
-    is_given_up: bool = False
-    """Whether nobody waits for it any more."""
-    origins: list[tuple[Streamer[Any], int]] = field(default_factory=list)
-    """For each item the stream that made it, and which of its items it is; behind them, what raised."""
-    close_error: Failure | None = None
-    refilled: int | None = None
-    """The number of the first item that changed when the next one was made."""
-    calls: list[tuple[Streamer[Any], Any, Any]] = field(default_factory=list)
-    """Streams that were opened, and snapshots of their own arguments, from before and after."""
-    used: list[str] = field(default_factory=list)
-    """Global random generators that were drawn from, or seeded."""
+    is_late: bool = False  # whether an item did not come in time
+    error: str = ""  # what it raised, and where
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
-    stats: dict[str, Any] = field(default_factory=dict)
+    used: list[str] = field(default_factory=list)  # global random generators
+    stats: dict[str, Any] = field(default_factory=dict)  # of an opening on workers
+    # Of a serial one:
+    origins: list[tuple[Streamer[Any], int]] = field(default_factory=list)  # see origin()
+    changed: list[tuple[Streamer[Any], Change]] = field(default_factory=list)  # arguments of their own
+    view: View | None = None  # in the last item
+    refilled: int | None = None  # the first item that changed when the next one was made
+    close_error: str = ""
+    left: set[Left] = field(default_factory=set)  # when it was closed
 
     def take(
         self, items: Iterator[Any], n: int, seconds: float, look: Callable[[Any], Any] = lambda item: item
     ) -> None:
-        """Take n items, or as many as come in time and find room; keep what `look` returns of them."""
-        end, size = time.perf_counter() + seconds, 0
+        """Take n items, or as many as come in time and find room; keep what `look` returns of each."""
+        end = time.perf_counter() + seconds
         try:
-            while len(self.items) < n and size < MAX_BYTES and time.perf_counter() < end:
+            while len(self.items) < n and self.n_bytes < MAX_BYTES and time.perf_counter() < end:
                 begun = time.perf_counter()
                 item = next(items)
-                if self.is_given_up:
+                if self.is_late:  # nobody waits for it any more
                     return
                 self.seconds.append(time.perf_counter() - begun)
-                size += n_bytes(item)
+                self.n_bytes += len(pickle_of(item) or b"")
                 self.items.append(look(item))
         except StopIteration:
             self.has_ended = True
@@ -136,135 +146,119 @@ class Opening:
             raise
         except BaseException as error:
             self.is_late = isinstance(error, WorkerError) and "(stall_timeout=" in str(error)
-            self.error = Failure.of(error)
+            self.error = _told(error)
+
+    def origin(self, number: int) -> tuple[Streamer[Any], int]:
+        """Return the stream below that made an item, or raised in its place, and which of its items it is."""
+        return self.origins[number] if number < len(self.origins) else (self.stream, number)
+
+    def difference(self, other: Opening) -> tuple[int, str] | None:
+        """Return the number of the first item in which two openings differ, and how they differ."""
+        number = min(len(self.items), len(other.items))
+        for i in range(number):
+            how = difference(self.items[i], other.items[i])
+            if how is not None:
+                return i, how
+        end, other_end = self._end(number), other._end(number)
+        if not end or not other_end or end == other_end:
+            return None
+        return number, f"one opening {end}, and the other {other_end}"
+
+    def _end(self, number: int) -> str:
+        """Return what it does after so many items; '' if it is not known."""
+        if len(self.items) > number:
+            return "goes on"
+        if self.error and not self.is_late:
+            return f"raises {self.error}"
+        return "ends" if self.has_ended else ""
 
 
-def in_background(stream: Streamer[Any], where: Where, n: int, seconds: float) -> Opening:
-    """Open a stream on workers, and take n items at most."""
-    opening = Opening(where.how)
-    seed = _seed_of(stream)
-    with _surroundings(seed, opening):
-        try:
-            with (
-                ParallelStreamer(stream, where.backend, where.n_workers, stall_timeout=seconds) as parallel,
-                closing(parallel.open(Context(seed), n)) as items,
-            ):
-                opening.take(items, n, seconds)
-                opening.stats = parallel.stats()
-        except Exception as error:  # there is no memory for a ring, for example
-            opening.error = opening.error or Failure.of(error)
-    return opening
+def _run_in_background(opening: Opening, seed: Seed, n: int, seconds: float) -> None:
+    _, backend, n_workers = opening.where
+    try:
+        with (
+            ParallelStreamer(opening.stream, backend, n_workers, stall_timeout=seconds) as parallel,
+            closing(parallel.open(Context(seed), n)) as items,
+        ):
+            opening.take(items, n, seconds)
+            opening.stats = parallel.stats()
+    except Exception as error:  # there is no memory for a ring, for example
+        opening.error = opening.error or _told(error)
 
 
-def serially(
-    stream: Streamer[Any], n: int, seconds: float, watch: Callable[[Any], None] | None = None
-) -> Opening:
-    """Open a stream without workers, on a thread of its own, and take n items at most.
-
-    Parameters
-    ----------
-    stream : Streamer
-    n : int
-    seconds : float
-    watch : callable, optional
-        Is called with each item as the generator gives it. If it is not given, buffers and arguments are not
-        watched either, so that the time is that of the stream.
-    """
-    opening = Opening("serially")
-    seed = _seed_of(stream)
-    tracker = _Tracker(opening, watch is not None)
-    given: list[Any] = []  # the last item, and a copy of it
+def _run_serially(opening: Opening, seed: Seed, n: int, seconds: float) -> None:
+    opener = _Opener()
+    is_over = threading.Event()
+    last: list[Any] = []  # the last item as it came
 
     def look(item: Any) -> Any:
-        tracker.begin_next()
-        if watch is not None:
-            if given and opening.refilled is None and difference(*given) is not None:
-                opening.refilled = len(opening.items) - 1
-            watch(item)
-        given[:] = item, _copy(item)
-        return given[1]
+        opening.origins.append(opener.asked)
+        if last and opening.refilled is None and difference(last[0], opening.items[-1]):
+            opening.refilled = len(opening.items) - 1
+        last[:] = [item]
+        with suppress(Exception):  # a lock cannot be copied, for example
+            return deepcopy(item)
+        return item
 
     def run() -> None:
-        items = tracker.open(stream, seed, None)
+        items = opener.open(opening.stream, seed, None)
         try:
             opening.take(items, n, seconds, look)
         except KeyboardInterrupt as error:  # of the stream's own: a Ctrl-C comes to the main thread
-            opening.error = Failure.of(error)
-        given.clear()
+            opening.error = _told(error)
+        if opening.error:
+            opening.origins.append(opener.asked)
+        opening.view = view_in(last, opening.stream)
+        last.clear()
         try:
             items.close()
         except BaseException as error:
-            opening.close_error = Failure.of(error)
+            opening.close_error = _told(error)
+        opening.changed = list(opener.changes())
+        is_over.set()
 
-    with _surroundings(seed, opening):
-        thread = threading.Thread(target=copy_context().run, args=(run,), name="pescador-check", daemon=True)
-        thread.start()
-        try:
-            if not in_slices(lambda slice_: _joined(thread, slice_), 2 * seconds):
-                opening.is_late = True
-        finally:
-            opening.is_given_up = True
-    opening.calls = [(inner, before, of_arguments(*own)) for inner, before, own in tracker.calls]
-    return opening
+    threading.Thread(target=copy_context().run, args=(run,), name="pescador-check", daemon=True).start()
+    try:
+        in_slices(is_over.wait, 2 * seconds)
+    finally:
+        opening.is_late = not is_over.is_set()
 
 
-class _Tracker(Opener):
-    """Opens streams in this thread, and notes which of them each item comes from."""
+class _Opener(Opener):
+    """Opens streams in this thread, and knows which one was asked for an item last: that one gives it."""
 
-    def __init__(self, opening: Opening, records: bool) -> None:
-        self._origins = opening.origins
-        self._records = records  # the arguments of generator functions
-        self._is_known = False  # where the next item comes from
-        self.calls: list[tuple[Streamer[Any], Any, Any]] = []
-
-    def begin_next(self) -> None:
-        """Expect an item again."""
-        self._is_known = False
+    def __init__(self) -> None:
+        self.asked: tuple[Streamer[Any], int]
+        self._calls: list[tuple[Streamer[Any], Streamer[Any]]] = []  # the latter with arguments of its own
 
     def open(
         self, streamer: Streamer[T], seed: Seed, max_iter: int | None, state: State | None = None
     ) -> Generator[T, None, None]:
         """Return an iterator over a stream; those below it are opened here, too."""
-        watched = streamer
-        if self._records and type(streamer) is Streamer and isinstance(streamer.streamer, FunctionType):
-            watched = Streamer(self._recording(streamer), *streamer.args, **streamer.kwargs)
-        return self._followed(streamer, watched.open(Context(seed, self), max_iter, state))
+        function, noted = streamer.streamer, streamer
+        if type(streamer) is Streamer and isinstance(function, FunctionType):
+
+            @wraps(function)
+            def noting(*args: Any, **kwargs: Any) -> Any:
+                if len(self._calls) < MAX_CALLS:
+                    self._calls.append((streamer, Streamer(function, *args, **kwargs)))
+                return function(*args, **kwargs)
+
+            noted = Streamer(noting, *streamer.args, **streamer.kwargs)
+        return self._followed(streamer, noted.open(Context(seed, self), max_iter, state))
 
     def _followed(self, streamer: Streamer[T], items: Generator[T, None, None]) -> Generator[T, None, None]:
-        number = 0
         with closing(items):
-            while True:
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-                except Exception:
-                    self._note(streamer, number)
-                    raise
-                self._note(streamer, number)
-                number += 1
+            self.asked = streamer, 0
+            for number, item in enumerate(items, 1):
                 yield item
+                self.asked = streamer, number
 
-    def _note(self, streamer: Streamer[Any], number: int) -> None:
-        if not self._is_known:  # or it comes from a stream below this one
-            self._is_known = True
-            self._origins.append((streamer, number))
-
-    def _recording(self, streamer: Streamer[Any]) -> Callable[..., Any]:
-        """Return the function of a stream, whose calls are noted with the arguments that they get."""
-        function: Any = streamer.streamer
-
-        @wraps(function)
-        def recording(*args: Any, **kwargs: Any) -> Any:
-            if len(self.calls) < MAX_CALLS:
-                self.calls.append((streamer, of_arguments(args, kwargs), (args, kwargs)))
-            return function(*args, **kwargs)
-
-        return recording
-
-
-def _seed_of(stream: Streamer[Any]) -> Seed:
-    return Seed(ENTROPY, numbers={source.key: 0 for source in stream._sources})
+    def changes(self) -> Iterator[tuple[Streamer[Any], Change]]:
+        """Yield how arguments of generator functions differ from those in the recipe, and forget them."""
+        while self._calls:
+            recipe, own = self._calls.pop()
+            yield from ((recipe, change) for change in changes(snapshot(recipe, ""), snapshot(own, "")))
 
 
 @contextmanager
@@ -272,11 +266,11 @@ def _surroundings(seed: Seed, opening: Opening) -> Iterator[None]:
     """Seed the global generators, catch warnings, note what was used, and put all as it was."""
     states, python = np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002  # it is about them
     torch: Any = sys.modules.get("torch")
-    with ExitStack() as stack:
-        if torch is not None:
-            devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-            stack.enter_context(torch.random.fork_rng(devices))
-        caught = stack.enter_context(warnings.catch_warnings(record=True))
+    devices = range(torch.cuda.device_count()) if torch and torch.cuda.is_initialized() else ()
+    with (
+        torch.random.fork_rng(devices) if torch else nullcontext(),
+        warnings.catch_warnings(record=True) as opening.warnings,
+    ):
         warnings.simplefilter("always")
         try:
             seed_globals(seed.child(WORKER, 0))
@@ -284,7 +278,6 @@ def _surroundings(seed: Seed, opening: Opening) -> Iterator[None]:
             yield
             after = _global_states()
             opening.used = [name for name in before if before[name] != after[name]]
-            opening.warnings = caught
         finally:
             np.random.set_state(states)  # noqa: NPY002  # as above
             random.setstate(python)
@@ -299,17 +292,16 @@ def _global_states() -> dict[str, bytes]:
     return {name: dump(state) for name, state in states.items()}
 
 
-def _joined(thread: threading.Thread, seconds: float) -> bool:
-    thread.join(seconds)
-    return not thread.is_alive()
-
-
-def _traceback(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
-
-
-def _copy(item: Any) -> Any:
-    try:
-        return deepcopy(item)
-    except Exception:  # a lock, for example
-        return item
+def _told(error: BaseException) -> str:
+    """Return an exception as text, with the user's line. It is not kept: it keeps what its frames hold."""
+    text, _, stack = describe_error(error).partition(" Its stack:")  # of a worker that stalled
+    with suppress(Exception):  # an exception may be of any class
+        cause = error.__cause__
+        is_remote = isinstance(cause, RemoteTraceback)
+        stack = stack or (str(cause) if is_remote else "".join(traceback.format_exception(error)))
+        text = ". ".join([text, *getattr(error, "__notes__", ())])
+    places = re.findall(r'(?m)^ *File "(.+?)", line (\d+)', stack)
+    if "most recent call first" not in stack:
+        places.reverse()
+    place = next((place for place in places if not is_library(place[0])), places[0] if places else ())
+    return f"{text} ({':'.join(place)})" if place else text

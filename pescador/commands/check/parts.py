@@ -1,8 +1,9 @@
-"""What a stream is made of: the parts of its recipe, with the path that leads to each.
+"""What a stream, or an item, is made of: its parts, with the path that leads to each.
 
-Parts are the streams below it, the arguments and what is in them, and what its generator functions refer to
-in another way: closures, defaults, globals. Code of libraries is not looked into. All walks are bounded, so
-that a mux of a million streams takes no longer than one of some thousands.
+The parts of a stream are the streams below it, the arguments and what is in them, and what its generator
+functions refer to in another way: closures, defaults, globals. Code of libraries is not looked into, nor is
+what is in sets. All walks are bounded, so that a mux of a million streams takes no longer than one of some
+thousands.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sysconfig
 import types
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -23,23 +24,27 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from ...arguments import Undecorated
+from ...backends.consumer.recipe_pickler import pickled
+from ...backends.protocol.errors import describe_error
 from ...backends.protocol.pickling import dump
 from ...core import Streamer
 from ...isolation import GLOBALS
-from ...mux import BaseMux
-from .code import references
+from ...opening import START
+from ...seeding import RNG
+from .code import Reference, references
 
 __all__ = [
     "Change",
+    "Culprit",
     "State",
+    "View",
     "changes",
-    "functions_of",
-    "of_arguments",
+    "find_culprit",
+    "is_library",
     "parts",
-    "path_of",
+    "references_of",
     "snapshot",
-    "streams_below",
+    "view_in",
     "walk",
 ]
 
@@ -47,15 +52,22 @@ MAX_PARTS: Final = 20_000  # of one walk
 MAX_ENTRIES: Final = 2_000  # of one container
 MAX_HASHED_BYTES: Final = 1 << 24  # of one array
 MAX_PATH: Final = 1000  # characters of a text that may be the name of a file
+MAX_ITEM_PARTS: Final = 1000
+MIN_DRAGGED: Final = 1 << 20  # bytes that an item keeps in memory for nothing
+MAX_DEPTH: Final = 50  # of what cannot be pickled
 
 _SCALARS: Final = (int, float, complex, str, bytes, type(None), np.generic)
 _GENERATORS: Final = (np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
-_CONTAINERS: Final = (dict, list, tuple, set, frozenset, deque)
 _LIBRARIES: Final = (
     *{sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")},
     str(Path(__file__).parents[2]) + os.sep,  # pescador
     "<frozen",
 )
+
+
+def is_library(filename: str) -> bool:
+    """Whether code of this file is of Python, of an installed package or of pescador, and not the user's."""
+    return filename.startswith(_LIBRARIES)
 
 
 def walk(root: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -83,84 +95,107 @@ def parts(path: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, _SCALARS):
-        return
     if isinstance(value, Streamer):
-        yield from _parts_of_stream(path, value)
+        yield f"{path}.streamer{'s' * isinstance(value.streamer, list)}", value.streamer
+        yield from ((f"{path}.{name}", getattr(value, name)) for name in ("args", "kwargs"))
+        yield from _methods(value)
     elif isinstance(value, types.FunctionType):
-        if _is_of_user(value):
+        if hasattr(value, "__wrapped__"):
+            yield value.__wrapped__.__qualname__, value.__wrapped__
+        if not is_library(value.__code__.co_filename):
             yield from _parts_of_function(value)
     elif isinstance(value, types.MethodType):
         if id(value.__self__) not in GLOBALS:
             yield f"{path}.__self__", value.__self__
         yield path, value.__func__
     elif isinstance(value, partial):
-        yield f"{path}.func", value.func
-        yield from _entries(f"{path}.args", value.args)
-        yield from _entries(f"{path}.keywords", value.keywords)
-    elif isinstance(value, _CONTAINERS):
-        yield from _entries(path, value)
+        yield from ((f"{path}.{name}", getattr(value, name)) for name in ("func", "args", "keywords"))
+    elif isinstance(value, dict | list | tuple | deque):
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        yield from ((f"{path}[{key!r:.50}]", entry) for key, entry in list(islice(entries, MAX_ENTRIES)))
     elif isinstance(value, np.ndarray):
         if value.dtype == object:
-            yield from _entries(f"{path}.flat", value.ravel().tolist())
-    elif not isinstance(value, type | types.ModuleType | Undecorated):
+            yield from _parts(f"{path}.flat", value.ravel().tolist())
+    elif not isinstance(value, (*_SCALARS, type, types.ModuleType)):
         yield from _attributes(path, value)
+        yield from _methods(value)
 
 
-def streams_below(path: str, stream: Streamer[Any]) -> Iterator[tuple[str, Streamer[Any]]]:
-    """Yield the streams of which a stream is made, one level below it."""
-    for inner, part in parts(path, stream):
-        if isinstance(part, Streamer):
-            yield inner, part
-        elif isinstance(part, list | tuple | dict):
-            yield from ((name, entry) for name, entry in _entries(inner, part) if isinstance(entry, Streamer))
+def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    name, code, defaults = function.__qualname__, function.__code__, function.__defaults__ or ()
+    arguments = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
+    for variable, value in (*zip(arguments, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
+        yield f"{variable} (a default of {name})", value
+    for variable, value, _ in references(function):
+        if isinstance(value, types.FunctionType):
+            yield value.__qualname__, value
+        elif not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+            is_free = variable.partition(".")[0] in code.co_freevars
+            how = "in the closure of" if is_free else "a global that is used by"
+            yield f"{variable} ({how} {name})", value
 
 
-def path_of(root: Streamer[Any], name: str, stream: Streamer[Any]) -> str:
-    """Return the path from a stream to one below it; an empty text if it is not found."""
-    ahead = deque([(name, root)])
-    for _ in range(MAX_PARTS):
-        if not ahead:
-            break
-        path, found = ahead.popleft()
-        if found is stream:
-            return path
-        for i, member in enumerate(found.streamer if isinstance(found.streamer, list) else ()):
-            if member is stream:  # there may be more than are looked at here
-                return f"{path}.streamers[{i}]"
-        ahead.extend(streams_below(path, found))
-    return ""
+def _attributes(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    yield from ((f"{path}.{name}", part) for name, part in list(getattr(value, "__dict__", {}).items()))
+    for kind in type(value).__mro__:
+        for name, slot in list(vars(kind).items()) if "__slots__" in vars(kind) else ():
+            if isinstance(slot, types.MemberDescriptorType):
+                with suppress(AttributeError):  # it is empty
+                    yield f"{path}.{name}", slot.__get__(value)
 
 
-def functions_of(root: Any) -> Iterator[types.FunctionType]:
-    """Yield the functions of the user that are parts of an object."""
+def _methods(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the functions that make the items of a mux, or of an object that is called or iterated over."""
+    for name in ("samples", "__call__", "__iter__", "__getitem__"):
+        method = getattr(type(value), name, None)
+        if isinstance(method, types.FunctionType):
+            yield method.__qualname__, method
+
+
+def references_of(root: Any) -> Iterator[Reference]:
+    """Yield what the user's code among the parts of an object refers to."""
     for _, part in walk(root, ""):
-        if isinstance(part, types.FunctionType) and _is_of_user(part):
-            yield part
+        if isinstance(part, types.FunctionType) and not is_library(part.__code__.co_filename):
+            yield from references(part)
 
 
-def _function_of(stream: Streamer[Any]) -> types.FunctionType | None:
-    """Return the Python function that makes the items of a stream, if there is one."""
-    source: Any = type(stream).samples if isinstance(stream, BaseMux) else stream.streamer
-    while isinstance(source, partial):
-        source = source.func
-    if isinstance(source, Undecorated):
-        source = source.factory.__wrapped__
-    if not isinstance(source, types.FunctionType | types.MethodType):
-        kind: Any = type(source)
-        source = getattr(kind, "__iter__", None) or (kind.__call__ if callable(source) else None)
-    source = getattr(source, "__func__", source)
-    return source if isinstance(source, types.FunctionType) else None
+class View(NamedTuple):
+    """An array of an item that is a part of a much larger one."""
+
+    path: str
+    n_bytes: int
+    n_bytes_behind: int
+
+
+def view_in(items: list[Any], stream: Any) -> View | None:
+    """Return the first array of items that keeps a large one in memory, which the recipe does not keep."""
+    known = {id(_owner(part)) for _, part in walk(stream, "") if isinstance(part, np.ndarray)}
+    for item in items:
+        for path, part in islice(walk(item, "item"), MAX_ITEM_PARTS):
+            if isinstance(part, np.ndarray):
+                whole = _owner(part)
+                is_kept_anyway = id(whole) in known or isinstance(whole, np.memmap)
+                if whole.nbytes - 2 * part.nbytes >= MIN_DRAGGED and not is_kept_anyway:
+                    return View(path, part.nbytes, whole.nbytes)
+    return None
+
+
+def _owner(array: Any) -> Any:
+    """Return the array whose memory an array shows."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+# What has changed
 
 
 class State(NamedTuple):
     """What a part is at some time. What it holds are parts of their own."""
 
     text: str
-    token: object = None
-    """What is compared besides the text."""
-    kind: Literal["file", "generator", ""] = ""
-    """Whether it is a random generator, or the name of a file."""
+    token: object = None  # what is compared besides the text
+    kind: Literal["file", "generator", ""] = ""  # of a part that is the name of a file, or a random generator
 
 
 class Change(NamedTuple):
@@ -170,21 +205,17 @@ class Change(NamedTuple):
     old: State
     new: State
 
-    def words(self) -> str:
-        """Return how it has changed."""
+    def __str__(self) -> str:
         if self.old.text == self.new.text:
-            return f"is {self.old.text}, and has changed"
-        return f"was {self.old.text}, and is {self.new.text}"
+            return f"{self.path}, which is {self.old.text}, and has changed"
+        return f"{self.path}, which was {self.old.text}, and is {self.new.text}"
 
 
 def snapshot(root: Any, path: str) -> dict[str, State]:
     """Return what all parts of an object are now, by path, to be compared with what they are later."""
-    return {inner: _state(value) for inner, value in walk(root, path)}
-
-
-def of_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, State]:
-    """Return what the arguments of a generator function are now."""
-    return {**snapshot(args, ".args"), **snapshot(kwargs, ".kwargs")}
+    return {
+        inner: _state(value) for inner, value in walk(root, path) if value is not RNG and value is not START
+    }
 
 
 def changes(before: Mapping[str, State], after: Mapping[str, State]) -> Iterator[Change]:
@@ -196,80 +227,59 @@ def changes(before: Mapping[str, State], after: Mapping[str, State]) -> Iterator
 
 
 def _state(value: Any) -> State:
-    try:
-        return _known_state(type(value).__name__, value)
-    except Exception:  # its class does not let itself be looked at
-        return State("an object")
-
-
-def _known_state(kind: str, value: Any) -> State:
-    if isinstance(value, str | PurePath) and len(str(value)) < MAX_PATH:
-        with suppress(OSError, ValueError):
-            status = os.stat(value)
-            if stat.S_ISREG(status.st_mode):
-                return State(f"the file {value}", (status.st_size, status.st_mtime_ns), "file")
-    if isinstance(value, _SCALARS):
-        return State(f"{value!r:.60}", (kind, repr(value)))
-    if isinstance(value, _CONTAINERS):
-        return State(f"a {kind} of {len(value)}")
-    if type(value) is np.ndarray and not value.dtype.hasobject:
-        data = value if value.nbytes <= MAX_HASHED_BYTES else value[:1]
-        return State(f"an array of shape {value.shape}", (value.dtype, zlib.crc32(data.tobytes())))
-    if isinstance(value, _GENERATORS):
-        return State(f"a {kind}", dump(value), "generator")
+    kind = type(value).__name__
+    with suppress(Exception):  # its class may not let itself be looked at
+        if isinstance(value, str | PurePath) and len(str(value)) < MAX_PATH:
+            with suppress(OSError, ValueError):
+                status = os.stat(value)
+                if stat.S_ISREG(status.st_mode):
+                    return State(f"the file {value}", (status.st_size, status.st_mtime_ns), "file")
+        if isinstance(value, _SCALARS):
+            return State(f"{value!r:.60}", (kind, repr(value)))
+        if isinstance(value, dict | list | tuple | set | frozenset | deque):
+            return State(f"a {kind} of {len(value)}")
+        if type(value) is np.ndarray and not value.dtype.hasobject:
+            data = value if value.nbytes <= MAX_HASHED_BYTES else value[:1]
+            return State(f"an array of shape {value.shape}", (value.dtype, zlib.crc32(data.tobytes())))
+        if isinstance(value, _GENERATORS):
+            return State(f"a {kind}", dump(value), "generator")
     return State(f"a {kind}")
 
 
-def _parts_of_stream(path: str, stream: Streamer[Any]) -> Iterator[tuple[str, Any]]:
-    source: Any = stream.streamer
-    if isinstance(source, list):
-        yield from _entries(f"{path}.streamers", source)
-    else:
-        yield f"{path}.streamer", source
-    yield from _entries(f"{path}.args", stream.args)
-    yield from _entries(f"{path}.kwargs", stream.kwargs)
-    function = _function_of(stream)
-    if function is not None and _is_of_user(function):
-        yield function.__qualname__, function
+# What cannot be pickled
 
 
-def _parts_of_function(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    name, code = function.__qualname__, function.__code__
-    defaults = function.__defaults__ or ()
-    variables = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
-    for variable, value in (*zip(variables, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
-        yield f"{variable} (a default of {name})", value
-    for variable, value, _ in references(function):
-        if isinstance(value, types.FunctionType):
-            yield value.__qualname__, value
-        elif not isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
-            is_free = variable.partition(".")[0] in code.co_freevars
-            yield (
-                f"{variable} ({'in the closure of' if is_free else 'a global that is used by'} {name})",
-                value,
-            )
+class Culprit(NamedTuple):
+    """A part that cannot be pickled, though what it is made of can be, as far as one can see into it."""
+
+    path: str
+    value: Any
+    error: str
+
+    @property
+    def kind(self) -> str:
+        """Name of its type."""
+        return type(self.value).__name__
 
 
-def _entries(path: str, container: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(container, set | frozenset):
-        yield from ((f"an entry of {path}", entry) for entry in list(islice(container, MAX_ENTRIES)))
-        return
-    pairs: Iterable[tuple[Any, Any]]
-    pairs = container.items() if isinstance(container, dict) else enumerate(container)
-    for key, entry in list(islice(pairs, MAX_ENTRIES)):
-        yield f"{path}[{key!r:.50}]", entry
+def find_culprit(value: Any, path: str) -> Culprit | None:
+    """Return the innermost part of an object that cannot be pickled; None if all can be."""
+    found, ahead = None, [(path, value)]
+    for _ in range(MAX_DEPTH):
+        for inner, part in ahead:
+            error = _pickling_error(part)
+            if error and (found is None or part is not found.value):
+                found, ahead = Culprit(inner, part, error), parts(inner, part)
+                break
+        else:
+            break
+    return found
 
 
-def _attributes(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    namespace = getattr(value, "__dict__", None)
-    if isinstance(namespace, dict):
-        yield from ((f"{path}.{name}", attribute) for name, attribute in list(namespace.items()))
-    for kind in type(value).__mro__:
-        for name, descriptor in list(vars(kind).items()) if "__slots__" in vars(kind) else ():
-            if isinstance(descriptor, types.MemberDescriptorType):
-                with suppress(Exception):  # it is empty
-                    yield f"{path}.{name}", descriptor.__get__(value)
-
-
-def _is_of_user(function: types.FunctionType) -> bool:
-    return not function.__code__.co_filename.startswith(_LIBRARIES)
+def _pickling_error(value: Any) -> str:
+    """Return why an object cannot be pickled as recipes are; '' if it can be. No large array is copied."""
+    try:
+        pickled(value, lambda _: (0, 0), None)
+    except Exception as error:
+        return describe_error(error)
+    return ""

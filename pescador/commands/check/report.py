@@ -40,12 +40,21 @@ class Finding:
     remedy: str = ""
 
     def __str__(self) -> str:
-        lines = [_wrapped(f"{self.level:8} {self.what}", " " * 9)]
+        texts = {f"{self.level:9}": self.what}
         for name in ("where", "cause", "remedy"):
-            text = getattr(self, name)
-            if text:
-                lines.append(_wrapped(f"{'':9}{name + ':':8}{text}", " " * 17))
-        return "\n".join(lines)
+            texts[f"{'':9}{name + ':':8}"] = getattr(self, name)
+        return "\n".join(
+            textwrap.fill(
+                text,
+                _WIDTH,
+                initial_indent=head,
+                subsequent_indent=" " * len(head),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            for head, text in texts.items()
+            if text
+        )
 
 
 @dataclass
@@ -76,9 +85,3 @@ class Report:
         found = ", ".join(f"{n} {level}{'s' * (n != 1)}" for level, n in counts if n)
         head = f"{self.name}: {self.n_items} items of each opening were compared; {found or 'nothing found'}"
         return "\n\n".join([head, *map(str, self.findings)])
-
-
-def _wrapped(text: str, indent: str) -> str:
-    return textwrap.fill(
-        text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
