@@ -54,7 +54,6 @@ def test_an_interpreter_that_ends_takes_its_workers_along(kind, way, source, cod
     with run(tmp_path, kind, ENDS[way].format(source=source)) as script:
         script.wait_for("ready")
         offspring = script.offspring()
-        pids = [script.process.pid, *offspring.fds.values()]
         if way == "interrupted":
             script.signal_group(signal.SIGINT)
         returned, output, errors = script.finish()
@@ -83,7 +82,6 @@ def test_workers_of_a_killed_consumer_end_themselves(kind, number, source, way, 
     with run(tmp_path, kind, ENDS[way].format(source=source)) as script:
         script.wait_for("ready")
         offspring = script.offspring()
-        pids = [script.process.pid, *offspring.fds.values()]
         script.process.send_signal(number)
         assert not offspring.wait(2)
 
