@@ -81,7 +81,7 @@ class ProcessHandle(Replaceable):
         if not self.is_ours():
             return
         try:
-            self.connection.send(pickle.dumps((name, *arguments), 5), handles)
+            self.connection.send(pickle.dumps((name, *arguments), 5), handles=handles)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the worker is gone, and whoever waits for it learns of that
         except PescadorError:
@@ -258,7 +258,7 @@ class ProcessHandle(Replaceable):
         elif kind == messages.SCHEMA:
             self._decoder.define(memoryview(message)[1:])
         elif kind == messages.LAST_WORDS:
-            self._last_words = message[1:].decode(errors="replace")
+            self._last_words = bytes(message[1:]).decode(errors="replace")
         else:
             try:
                 self._receiver.obey(message, handles)

@@ -98,7 +98,7 @@ def _start(
         transport = backend.transport(connection)
         message = pickle.dumps((setup, transport.make_sender), 5)
         with contextlib.suppress(ConnectionError):  # as of any command, see there
-            connection.send(message, () if report is None else [report.handle])
+            connection.send(message, handles=() if report is None else [report.handle])
         receiver = transport.make_receiver(connection, process.pidfd)
         handle = ProcessHandle(
             number, process, connection, wakeup, receiver, setup.world, stall_timeout, report, restarts

@@ -155,7 +155,7 @@ class Forkserver:
         with contextlib.closing(here):
             # A question that is half sent, or lost, would be the last of all threads.
             with contextlib.closing(there), interrupts_held():
-                self._connection.send(question.encode(), (there.socket.fileno(), *descriptors))
+                self._connection.send(question.encode(), handles=(there.socket.fileno(), *descriptors))
                 while not self._connection.flush():
                     if time.monotonic() > give_up:
                         return None
@@ -167,7 +167,7 @@ class Forkserver:
             self._connection.take_acknowledgements()
             self._answering.release()
         assert answer is not None
-        return answer[0].decode()
+        return bytes(answer[0]).decode()
 
     def _killed(self) -> PescadorError:
         """Kill the process, and return what to raise."""

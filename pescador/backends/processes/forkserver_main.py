@@ -96,7 +96,7 @@ class _Server:
             return False
         message, handles = received
         answers, *descriptors = (handle for handle in handles if isinstance(handle, int))
-        question, _, argument = message.decode().partition(" ")
+        question, _, argument = bytes(message).decode().partition(" ")
         if question == "fork":
             try:
                 answer = str(self._fork(answers, descriptors, json.loads(argument)))

@@ -80,7 +80,7 @@ def _work(connection: Connection, wakeup: socket.socket) -> None:
     except BaseException:
         words = traceback.format_exc()[-8000:]
         with contextlib.suppress(OSError, EOFError):
-            connection.send_reading(messages.LAST_WORDS + words.encode(errors="replace"))
+            connection.send_reading(messages.LAST_WORDS, words.encode(errors="replace"))
         raise
 
 

@@ -37,13 +37,14 @@ from ...exceptions import PescadorError
 from ..system.polling import POLLIN, POLLOUT, new_poll
 from ..system.shared_memory import Handle, Named, close_all, copies_of
 
-__all__ = ["MAX_MESSAGE", "Connection", "Ended"]
+__all__ = ["MAX_MESSAGE", "Connection", "Ended", "Message", "socket_pair"]
 
 # Bytes that are received at a time. What is larger should be sent as several messages, if it can be.
 MAX_MESSAGE = 1 << 16
 
+COPIED_BYTES = 1 << 12  # A message of more is a view of what was received.
+
 _HEADER = struct.Struct("=QB")
-_ACKNOWLEDGEMENT = _HEADER.pack(0, 0)
 
 # What sockets hold at least, of each direction. Linux gives 208 KiB, macOS 8.
 BUFFER_BYTES = 1 << 18
@@ -65,7 +66,7 @@ _GONE = (errno.EPIPE, errno.ECONNRESET)
 
 _NO_HANDLES: list[Handle] = []
 
-Message = tuple[bytes, list[Handle]]
+Message = tuple[bytes | memoryview, list[Handle]]
 
 
 class Ended(EOFError):  # noqa: N818  # it is no error, but how every connection ends
@@ -111,8 +112,8 @@ class Connection:
         """Whether something waits for room in the socket."""
         return bool(self._unsent)
 
-    def send(self, message: bytes, handles: Sequence[Handle] = ()) -> None:
-        """Send a message, which is not empty, now or when there is room. The caller may close the handles.
+    def send(self, *message: bytes, handles: Sequence[Handle] = ()) -> None:
+        """Send a message, given in parts, now or when there is room. The caller may close the handles.
 
         Raises
         ------
@@ -123,11 +124,10 @@ class Connection:
         """
         self._check()
         if handles:
-            names = b"".join(handle.name.encode() for handle in handles if isinstance(handle, Named))
-            frame = _HEADER.pack(len(names) + len(message), len(handles)) + names + message
-            self._unsent.append((frame, copies_of(handles)))
+            names = [handle.name.encode() for handle in handles if isinstance(handle, Named)]
+            self._unsent.append((_frame([*names, *message], len(handles)), copies_of(handles)))
         else:
-            self._unsent.append((_HEADER.pack(len(message), 0) + message, _NO_HANDLES))
+            self._unsent.append((_frame(message), _NO_HANDLES))
         self.flush()
 
     def flush(self) -> bool:
@@ -204,12 +204,12 @@ class Connection:
         while self._unsent:
             close_all(self._unsent.popleft()[1])
 
-    def send_reading(self, message: bytes, handles: Sequence[Handle] = ()) -> None:
+    def send_reading(self, *message: bytes, handles: Sequence[Handle] = ()) -> None:
         """Send a message, and wait until it is sent; what comes meanwhile is kept.
 
         If both sides only sent, neither would ever have room again.
         """
-        self.send(message, handles)
+        self.send(*message, handles=handles)
         while not self.flush():
             if self._wait(POLLIN | POLLOUT):
                 self._take()
@@ -266,8 +266,12 @@ class Connection:
                 self._coming = message, end - start, n_handles
                 start = end
                 break
-            self._keep(received[start : start + n_bytes], n_handles)
-            start += n_bytes
+            end_of_it = start + n_bytes
+            if n_bytes > COPIED_BYTES:
+                self._keep(memoryview(received)[start:end_of_it], n_handles)
+            else:
+                self._keep(received[start:end_of_it], n_handles)
+            start = end_of_it
         self._begun = received[start:]
 
     def _take_more(self, message: bytearray, n_there: int, n_handles: int) -> None:
@@ -278,7 +282,7 @@ class Connection:
             self._coming = message, n_there + n_bytes, n_handles
         else:
             self._coming = None
-            self._keep(bytes(message), n_handles)
+            self._keep(memoryview(message), n_handles)
 
     def _receive(self) -> bytes:
         """Return bytes that came. Descriptors that came with them are of the next message that has some."""
@@ -295,7 +299,7 @@ class Connection:
             self._batches.append(None if flags & _TRUNCATED else list(rights))
         return received
 
-    def _keep(self, message: bytes, n_handles: int) -> None:
+    def _keep(self, message: bytes | memoryview, n_handles: int) -> None:
         """Keep a message that is complete."""
         handles: list[Handle] | None = []
         if n_handles:
@@ -320,7 +324,7 @@ class Connection:
 
     def _acknowledge(self) -> None:
         with contextlib.suppress(ConnectionError):  # it is gone, which the next look finds
-            self._unsent.append((_ACKNOWLEDGEMENT, _NO_HANDLES))
+            self._unsent.append((_frame([]), _NO_HANDLES))
             self.flush()
 
     def take_acknowledgements(self) -> None:
@@ -385,6 +389,10 @@ class Connection:
         """Close the connection, also if forked processes hold copies of this end."""
         self.hang_up()
         self.close()
+
+
+def _frame(message: Sequence[bytes], n_handles: int = 0) -> bytes:
+    return b"".join((_HEADER.pack(sum(map(len, message)), n_handles), *message))
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:

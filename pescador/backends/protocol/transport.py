@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ...exceptions import WorkerError
 from ..system.shared_memory import Bytes, Handle
-from .connection import Connection
+from .connection import Connection, Message
 from .messages import NOWHERE, AnyExtent, Extent, Record
 
 __all__ = ["MAX_EXTENTS", "Receiver", "Sender", "Transport"]
@@ -74,9 +74,9 @@ class Sender(ABC):
         """
         return True
 
-    def send(self, message: bytes, extents: list[Extent]) -> None:
-        """Send a message and the records it refers to; what finds no room is queued in the connection."""
-        self.connection.send(message)
+    def send(self, message: list[bytes], extents: list[Extent]) -> None:
+        """Send a message, given in parts, and its records; what finds no room is queued in the connection."""
+        self.connection.send(*message)
 
     def close(self) -> None:
         """Release what is held."""
@@ -101,7 +101,7 @@ class Receiver(ABC):
         self._released: deque[AnyExtent] = deque()
 
     @abstractmethod
-    def receive(self) -> tuple[bytes, list[Handle]] | None:
+    def receive(self) -> Message | None:
         """Return a message and its handles if there is one; EOFError if there never will be."""
 
     @abstractmethod
@@ -132,7 +132,7 @@ class Receiver(ABC):
         self.n_released -= n_bytes  # read only now, for another thread may have added to it
         return extents
 
-    def obey(self, message: bytes, handles: list[Handle]) -> None:
+    def obey(self, message: bytes | memoryview, handles: list[Handle]) -> None:
         """Obey a message from the other half; its handles are closed after that."""
         raise WorkerError(f"a worker sent a message of the unknown kind {message[:1]!r}")
 

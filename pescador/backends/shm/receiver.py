@@ -14,7 +14,7 @@ import numpy as np
 
 from ...exceptions import WorkerError
 from ..protocol import messages
-from ..protocol.connection import Connection
+from ..protocol.connection import Connection, Message
 from ..protocol.messages import AnyExtent
 from ..protocol.transport import Receiver
 from ..system import shared_memory
@@ -42,7 +42,7 @@ class RingReceiver(Receiver):
         if death is not None:
             self._poll.register(death, POLLIN)
 
-    def receive(self) -> tuple[bytes, list[Handle]] | None:
+    def receive(self) -> Message | None:
         return self.connection.receive(block=False)
 
     def wait(self, timeout: int) -> bool:
@@ -61,7 +61,7 @@ class RingReceiver(Receiver):
             self._poll.modify(self.connection.socket, POLLIN)
         return bool(self._poll.poll(max(0, deadline - time.monotonic()) * 1000))
 
-    def obey(self, message: bytes, handles: list[Handle]) -> None:
+    def obey(self, message: bytes | memoryview, handles: list[Handle]) -> None:
         kind = message[:1]
         if kind == messages.SEGMENT:
             self._adopt(handles[0], *pickle.loads(message[1:]))

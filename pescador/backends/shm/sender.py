@@ -184,14 +184,14 @@ class RingSender(Sender):
     def _drop(self, number: int) -> None:
         del self._allocators[number]
         if number:
-            self.connection.send_reading(messages.NO_SEGMENT + pickle.dumps(number))
+            self.connection.send_reading(messages.NO_SEGMENT, pickle.dumps(number))
 
     def _make_segment(self, n_bytes: int, is_ring: bool) -> tuple[int, Bytes]:
         handle, memory = shared_memory.create(n_bytes, REMEDY)
         try:
             self._n_segments += 1
             self.connection.send_reading(
-                messages.SEGMENT + pickle.dumps((self._n_segments, n_bytes, is_ring)), [handle]
+                messages.SEGMENT, pickle.dumps((self._n_segments, n_bytes, is_ring)), handles=[handle]
             )
         finally:
             shared_memory.close_all([handle])

@@ -60,7 +60,7 @@ class Named(NamedTuple):
     """A segment of Windows. It is there as long as somebody has this, or the segment mapped."""
 
     name: str
-    mapping: object = None  # None where it was received, and is about to be mapped
+    mapping: object = None
 
     @classmethod
     def new(cls) -> Named:
@@ -68,10 +68,14 @@ class Named(NamedTuple):
         return cls(f"{PREFIX}{secrets.token_hex(8)}")
 
     @classmethod
-    def split(cls, message: bytes, n: int) -> tuple[bytes, list[Handle]]:
-        """Return a message without the n names before it, and these."""
-        names = [message[i * NAME_BYTES : (i + 1) * NAME_BYTES] for i in range(n)]
-        return message[n * NAME_BYTES :], [cls(name.decode()) for name in names]
+    def split(cls, message: bytes | memoryview, n: int) -> tuple[bytes | memoryview, list[Handle]]:
+        """Return a message without the n names before it, and these, now of segments that stay."""
+        handles: list[Handle] = []
+        for start in range(0, n * NAME_BYTES, NAME_BYTES):
+            name = bytes(message[start : start + NAME_BYTES]).decode()
+            # One byte does. Should there be no such segment, this makes one, too small to be mapped in full.
+            handles.append(cls(name, adopt(cls(name), 1).base))
+        return message[n * NAME_BYTES :], handles
 
 
 Handle: TypeAlias = "int | Named"

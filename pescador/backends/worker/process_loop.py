@@ -176,7 +176,7 @@ class ProcessLoop(WorkerLoop):
         schema.is_new = False
         with self._lock:
             self.flush()
-            self._put(messages.SCHEMA + definition, [])
+            self._put([messages.SCHEMA, definition], [])
 
     def probe(self) -> None:
         self._sender.given_out[0] = NOWHERE
@@ -285,7 +285,7 @@ class ProcessLoop(WorkerLoop):
         self._begin_pending()
         self._put(pending.message(self.waited, self.copied), pending.extents)
 
-    def _put(self, message: bytes, extents: list[Extent]) -> None:
+    def _put(self, message: list[bytes], extents: list[Extent]) -> None:
         self._sender.send(message, extents)
         while not self._connection.flush():
             # Commands are obeyed meanwhile, so that a consumer which does not read can still close.

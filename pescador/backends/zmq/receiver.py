@@ -14,10 +14,10 @@ import zmq
 
 from ...exceptions import WorkerError
 from ..protocol import messages
-from ..protocol.connection import Connection
+from ..protocol.connection import Connection, Message
 from ..protocol.messages import AnyExtent
 from ..protocol.transport import Receiver
-from ..system.shared_memory import Bytes, Handle, private
+from ..system.shared_memory import Bytes, private
 from .frames import BUDGET, FRAME_BYTES, keep_freed_memory
 
 __all__ = ["ZMQReceiver"]
@@ -55,7 +55,7 @@ class ZMQReceiver(Receiver):
             if waited_for is not None:
                 self._poller.register(waited_for, zmq.POLLIN)
 
-    def receive(self) -> tuple[bytes, list[Handle]] | None:
+    def receive(self) -> Message | None:
         try:
             if not self._coming:
                 self._receive_message()

@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_sent_later_in_order_and_as_it_was(messages, reads)
         sent = [bytes([i]) * size for i, (size, _) in enumerate(messages)]
         got = []
         for i, (_, n_descriptors) in enumerate(messages):
-            here.send(sent[i], [file.fileno()] * n_descriptors)  # never blocks
+            here.send(sent[i], handles=[file.fileno()] * n_descriptors)  # never blocks
             if reads[i % len(reads)] and (received := there.receive(block=False)):
                 got.append(received)
         while len(got) < len(sent):
@@ -79,7 +79,7 @@ def test_a_descriptor_may_be_closed_before_its_message_is_sent():
     with pair() as (here, there):
         n = fill(here)
         out, into = os.pipe()
-        here.send(b"pipe", [into])
+        here.send(b"pipe", handles=[into])
         os.close(into)
         for _ in range(n):
             there.receive()

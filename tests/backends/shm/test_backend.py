@@ -37,7 +37,7 @@ class Halves:
         self.sender.prepare()
 
     def send(self, number, extent):
-        self.sender.send(messages.ITEMS + pickle.dumps((number, extent)), [extent])
+        self.sender.send([messages.ITEMS, pickle.dumps((number, extent))], [extent])
 
     def receive(self):
         """Yield what was sent."""

@@ -44,8 +44,8 @@ class System:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(contents if isinstance(contents, bytes) else f"{contents}\n".encode())
 
-    def open(self, path):
-        return open(path if path.startswith(str(self.folder)) else f"{self.folder}{path}")
+    def open(self, path, **options):
+        return open(path if path.startswith(str(self.folder)) else f"{self.folder}{path}", **options)
 
     def be_in(self, version, path):
         """Have this process be in a control group."""

@@ -26,6 +26,7 @@ class Kept(Sender):
         pass
 
     def send(self, message, extents):
+        message = b"".join(message)
         if message.startswith(messages.ITEMS):
             entries = messages.unpack_items(memoryview(message))[-1]
             self.sent.append([stream for stream, _, bodies, _ in entries for _ in bodies])
