@@ -12,10 +12,10 @@ does:
 - After that, ``on_epoch_end()`` in the middle of an epoch comes of `steps_per_epoch`: Keras goes on where it
   was, and so does this. Without `advance`, it is the end of an evaluation, and the next one begins anew.
 
-TensorFlow asks on threads of its own, ahead of what it trains on, but not beyond the end of an epoch. It goes on
-with that after a ``fit()`` that was broken off, until its iterator is freed, which Keras leaves in a reference
-cycle. So that is freed before the next ``fit()``, at ``close()``, and before the interpreter ends (TensorFlow
-would complain). An exception may keep it nevertheless, so that a closed dataset gives no batch.
+TensorFlow asks on threads of its own, ahead of what it trains on, but not beyond the end of an epoch. After a
+``fit()`` that was broken off it goes on to ask, until its iterator is freed, which Keras leaves in a cycle of
+references. So it is freed before the next ``fit()``, at ``close()``, and before the interpreter ends, where
+TensorFlow would warn of it. While an exception keeps it nevertheless, a closed dataset gives no batch.
 """
 
 from __future__ import annotations
