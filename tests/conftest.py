@@ -22,7 +22,9 @@ from pescador.backends.processes.launcher import Launcher
 TIMEOUT = 300.0 + int(os.environ.get("PESCADOR_LAW_EXAMPLES", 0))
 GRACE = 2.0  # seconds in which what a test ended may be gone, for a process exits when it likes
 
-os.environ.setdefault("KERAS_BACKEND", "torch")  # the default is TensorFlow, which is not installed
+os.environ.setdefault(
+    "KERAS_BACKEND", "torch"
+)  # the default is TensorFlow, which is not installed everywhere
 
 settings.register_profile("pescador", database=None, deadline=None, derandomize=True)
 settings.load_profile("pescador")

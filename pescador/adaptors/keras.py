@@ -1,17 +1,27 @@
 """Keras: a stream as a PyDataset, for ``fit()``, ``evaluate()`` and ``predict()`` on every backend.
 
-Keras asks for the batches of an epoch by number, shuffled by default; it gets the next one of the stream each
-time, for a stream has an order of its own. In which epoch of the stream that is follows from what Keras does:
+Keras asks for the batches of an epoch by number, shuffled by default; it gets the next one of the stream
+each time, for a stream has an order of its own. In which epoch of the stream that is follows from what Keras
+does:
 
-- At each ``fit()`` or ``evaluate()`` it makes an adapter, which reads `workers`. An epoch that was broken off
-  before (by ``stop_training``, or an exception) is over then.
-- It takes a batch to build the model, if need be, and calls ``on_epoch_end()``. That epoch begins again.
+- At each ``fit()``, ``evaluate()`` or ``predict()`` it makes an adapter, which reads `workers`. An epoch
+  that was broken off before (by ``stop_training``, or an exception) is over then.
+- It tries some batches: one to build the model, if need be, and on TensorFlow two for their types and shapes.
+  ``on_epoch_begin()`` or ``on_epoch_end()`` follows, and the epoch begins again. The latter is also the end
+  of trying; ``predict()`` has none before its batches, so that the next call gets the same ones.
 - After that, ``on_epoch_end()`` in the middle of an epoch comes of `steps_per_epoch`: Keras goes on where it
   was, and so does this. Without `advance`, it is the end of an evaluation, and the next one begins anew.
+
+TensorFlow asks on threads of its own, ahead of what it trains on, but not beyond the end of an epoch. After a
+``fit()`` that was broken off it goes on to ask, until its iterator is freed, which Keras leaves in a cycle of
+references. So it is freed before the next ``fit()``, at ``close()``, and before the interpreter ends, where
+TensorFlow would warn of it. While an exception keeps it nevertheless, a closed dataset gives no batch.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import threading
 from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
@@ -23,6 +33,7 @@ from ..maps import keras_tuples
 from ..opening import State
 
 try:
+    from keras.config import backend
     from keras.utils import PyDataset
 except ImportError as error:
     raise MissingLibraryError(
@@ -34,6 +45,9 @@ __all__ = ["StreamDataset"]
 
 Keys = str | Iterable[str] | None
 Self = TypeVar("Self", bound="StreamDataset")
+
+if ASKS_AHEAD := backend() == "tensorflow":
+    atexit.register(gc.collect)
 
 
 class StreamDataset(PyDataset):  # type: ignore[misc]  # mypy does not read Keras
@@ -58,6 +72,8 @@ class StreamDataset(PyDataset):  # type: ignore[misc]  # mypy does not read Kera
     instead, ``StreamDataset(pescador.ParallelStreamer(stream, n_workers=2), ...)``.
 
     Close it, or use it in a ``with`` block: after an exception in ``fit()``, the stream is open until then.
+
+    Keras refuses a Streamer itself ("Unrecognized data type"), and goes but once through a generator of it.
 
     Examples
     --------
@@ -90,11 +106,12 @@ class StreamDataset(PyDataset):  # type: ignore[misc]  # mypy does not read Kera
             keys if keys is None or isinstance(keys, str) else list(keys)
             for keys in (inputs, outputs, weights)
         ]
-        self._lock = threading.RLock()  # TensorFlow asks from threads of its own
+        self._lock = threading.RLock()
         # An epoch, and how many of its batches were asked for.
         self._items: Generator[Any, None, None] | None = None
         self._n_given = 0
-        self._tries = False  # whether the batches that Keras asks for next may be for building a model
+        self._tries = False  # whether the batches that Keras asks for may be those that it tries
+        self._is_closed = False
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -102,12 +119,7 @@ class StreamDataset(PyDataset):  # type: ignore[misc]  # mypy does not read Kera
     def __getitem__(self, index: int) -> Any:
         """Return the next batch, whatever the index."""
         with self._lock:
-            if self._items is None:
-                self._items, self._n_given = iter(self.epochs), 0
-            if (batch := next(self._items, None)) is None:  # an epoch that went on from a state has less
-                self._items, self._n_given = iter(self.epochs), 0
-                batch = next(self._items)
-            self._n_given += 1
+            batch = self._next_batch()
             if self._n_given == len(self):
                 self._close_epoch()
         inputs, outputs, weights = self._keys
@@ -116,17 +128,38 @@ class StreamDataset(PyDataset):  # type: ignore[misc]  # mypy does not read Kera
         x_y = next(keras_tuples([batch], inputs, outputs, weights))
         return x_y[:1] if outputs is None and weights is None else x_y
 
+    def _next_batch(self) -> Any:
+        if self._is_closed:
+            raise PescadorError("this StreamDataset was closed: give it to fit() again, or make another one")
+        while True:
+            if self._items is None:
+                self._items, self._n_given = iter(self.epochs), 0
+            if (batch := next(self._items, None)) is not None:
+                self._n_given += 1
+                return batch
+            self._close_epoch()  # an epoch that went on from a state has less
+
     def _close_epoch(self) -> None:
+        """Close the epoch that is open, if any, which is begun again if Keras tried its batches."""
         items, self._items = self._items, None
         if items is not None:
             items.close()
+            if self._tries:
+                self.epochs.rewind()
+
+    def _free_iterator(self) -> None:
+        """Free that of a ``fit()`` that was broken off. Not with the lock, for which it may wait."""
+        if ASKS_AHEAD and self._items is not None:
+            gc.collect()
 
     @property
     def workers(self) -> int:
         """1: Keras asks for batches on one thread. To read it tells the dataset that a ``fit()`` begins."""
+        self._free_iterator()
         with self._lock:
+            self._tries = False
             self._close_epoch()
-            self._tries = True
+            self._tries, self._is_closed = True, False
         return 1
 
     @workers.setter
@@ -151,13 +184,16 @@ class StreamDataset(PyDataset):  # type: ignore[misc]  # mypy does not read Kera
                 "...)"
             )
 
-    def on_epoch_end(self) -> None:
-        """Take note that Keras has tried a batch, or is at the end of an epoch of its own."""
+    def on_epoch_begin(self) -> None:
+        """Take note that Keras begins an epoch of its own."""
         with self._lock:
-            if self._items is not None and self._tries:
+            if self._tries:
                 self._close_epoch()
-                self.epochs.rewind()
-            elif not self.epochs.advance:
+
+    def on_epoch_end(self) -> None:
+        """Take note that Keras has tried its batches, or is at the end of an epoch of its own."""
+        with self._lock:
+            if self._tries or not self.epochs.advance:
                 self._close_epoch()
             self._tries = False
 
@@ -168,7 +204,8 @@ class StreamDataset(PyDataset):  # type: ignore[misc]  # mypy does not read Kera
     def state_dict(self) -> State:
         """Return where the stream stands, see :meth:`pescador.Epochs.state_dict`.
 
-        Some backends of Keras ask for a few batches before they are needed; those are given already.
+        It is exact at the end of an epoch. In the middle of one, TensorFlow has asked for batches that it has
+        not trained on yet; those are given, and the state goes on after them.
         """
         with self._lock:
             return self.epochs.state_dict()
@@ -184,7 +221,9 @@ class StreamDataset(PyDataset):  # type: ignore[misc]  # mypy does not read Kera
 
     def close(self) -> None:
         """Close the stream, and the workers of a ParallelStreamer."""
+        self._free_iterator()
         with self._lock:
+            self._is_closed = True
             self._close_epoch()
             self.epochs.close()
 

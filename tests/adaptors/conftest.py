@@ -1,6 +1,7 @@
 """What the tests of the adaptors share."""
 
 import os
+import subprocess
 from importlib.util import find_spec
 
 import numpy as np
@@ -8,6 +9,8 @@ import psutil
 import pytest
 
 from pescador import RNG, ParallelStreamer, StochasticMux, Streamer
+
+from ..kinds import ROOT
 
 
 def needs(*packages):
@@ -27,11 +30,24 @@ def batches(n, size, rng):
         yield {"x": x, "y": x[:, :1] / (1 << 20), "w": np.ones(size, np.float32), "i": i, "name": "a"}
 
 
-def stream_of(n=8, size=3, backend=None, random_state=0):
+def stream_of(n=8, size=3, backend=None, random_state=0, source=batches):
     """Return a stream of n batches, serial (None) or in the background."""
-    streams = [Streamer(batches, n // 2, size, RNG) for _ in range(2)]
+    streams = [Streamer(source, n // 2, size, RNG) for _ in range(2)]
     mux = StochasticMux(streams, 2, None, mode="exhaustive", random_state=random_state)
     return mux if backend is None else ParallelStreamer(mux, backend)
+
+
+def run(*command, **environment):
+    """Run a command in the root of the checkout."""
+    return subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
 
 
 def memory():

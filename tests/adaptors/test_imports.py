@@ -1,33 +1,28 @@
 """Who does not use a framework does not need it."""
 
-import os
-import subprocess
 import sys
 
 import pytest
 
-from ..kinds import ROOT
+from .conftest import run
 
 
-def run(script):
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=100,
-    ).stdout.strip()
+def printed(script):
+    done = run(sys.executable, "-c", script)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_pescador_imports_no_framework():
     script = "import sys, pescador, pescador.adaptors; print(sys.modules.keys() & {names})"
-    assert run(script.replace("{names}", "{'torch', 'keras', 'jax', 'tensorflow', 'lightning'}")) == "set()"
+    assert (
+        printed(script.replace("{names}", "{'torch', 'keras', 'jax', 'tensorflow', 'lightning'}")) == "set()"
+    )
 
 
 @pytest.mark.parametrize(("name", "library"), [("torch", "PyTorch"), ("keras", "Keras 3")])
 def test_without_the_framework_the_error_names_the_extra(name, library):
-    said = run(
+    said = printed(
         f"import sys, pescador; sys.modules[{name!r}] = None\n"
         f"try: import pescador.adaptors.{name}\n"
         "except ImportError as error: print(isinstance(error, pescador.PescadorError), error)"

@@ -3,15 +3,17 @@
 import collections
 import gc
 import json
+import sys
+import textwrap
 import warnings
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
 
 import pescador
 
-from .conftest import memory, needs, stream_of
+from .conftest import memory, needs, run, stream_of
 
 needs("torch")
 
@@ -165,10 +167,11 @@ def test_an_exception_in_the_loop_leaves_nothing(backend):
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # by torchdata itself
 def test_stateful_dataloader(backend):
-    torchdata = pytest.importorskip("torchdata.stateful_dataloader", reason="needs torchdata")
+    needs("torchdata")
+    from torchdata import stateful_dataloader
 
     def data(dataset):
-        return torchdata.StatefulDataLoader(dataset, batch_size=None)
+        return stateful_dataloader.StatefulDataLoader(dataset, batch_size=None)
 
     with StreamDataset(stream_of(backend=backend), 8) as dataset:
         train = data(dataset)
@@ -183,9 +186,10 @@ def test_stateful_dataloader(backend):
 
 
 def test_lightning_trains_on_another_epoch_each_time(tmp_path):
+    needs("lightning")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own, when it is imported
-        lightning = pytest.importorskip("lightning", reason="needs lightning")
+        import lightning
     seen, validated = [], []
 
     class Model(lightning.LightningModule):
@@ -226,12 +230,111 @@ def test_lightning_trains_on_another_epoch_each_time(tmp_path):
 
 
 def test_accelerate_sets_the_epoch():
-    accelerate = pytest.importorskip("accelerate", reason="needs accelerate")
+    needs("accelerate")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import accelerate
+
         accelerator = accelerate.Accelerator(cpu=True)
         train, validation = accelerator.prepare(
             loader(StreamDataset(stream_of(), 8)), loader(StreamDataset(stream_of(), 8, advance=False))
         )
     assert [marks(train) for _ in range(3)] == expected(3)
     assert [marks(validation) for _ in range(3)] == expected(1) * 3
+
+
+def sentences(n, size, rng):
+    for _ in range(n):
+        ids = rng.integers(1, 100, size)
+        yield {"input_ids": ids, "labels": ids[0] % 2}
+
+
+def test_transformers_trains_on_another_epoch_each_time(tmp_path, backend):
+    needs("accelerate", "transformers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import transformers
+
+    def stream():
+        return stream_of(backend=backend, source=sentences)
+
+    network = transformers.BertForSequenceClassification(
+        transformers.BertConfig(
+            vocab_size=100, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        )
+    )
+    seen = {True: [], False: []}
+    network.register_forward_pre_hook(
+        lambda module, args, kwargs: seen[module.training].extend(kwargs["input_ids"].tolist()),
+        with_kwargs=True,
+    )
+    arguments = transformers.TrainingArguments(
+        tmp_path,
+        num_train_epochs=3,
+        per_device_train_batch_size=4,
+        per_device_eval_batch_size=4,
+        eval_strategy="epoch",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    with (
+        StreamDataset(stream(), 8) as train,
+        StreamDataset(stream(), 8, advance=False) as validation,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        transformers.Trainer(network, arguments, train_dataset=train, eval_dataset=validation).train()
+    whole = [[item["input_ids"].tolist() for item in stream().iterate(epoch=epoch)] for epoch in range(3)]
+    assert seen == {True: [*chain(*whole)], False: whole[0] * 3}
+
+
+def train_rank(rank, folder):
+    """Train in one of two processes, for two epochs."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    with StreamDataset(stream_of(14, backend="shm"), rank=rank, world=2) as dataset:
+        seen = []
+        for batch in chain(loader(dataset), loader(dataset)):
+            step(network, optimizer, batch)
+            seen.append(float(batch["x"][0, 0]))
+    torch.distributed.destroy_process_group()
+    torch.save((seen, network.module.state_dict()), folder / str(rank))
+
+
+def step(network, optimizer, batch):
+    optimizer.zero_grad()
+    torch.nn.functional.mse_loss(network(batch["x"] / (1 << 20)), batch["y"]).backward()
+    optimizer.step()
+
+
+def test_ranks_train_as_one_process_does_with_the_batches_of_both(tmp_path):
+    torch.multiprocessing.spawn(train_rank, (tmp_path,), nprocs=2)
+    (first, trained), (second, also_trained) = (torch.load(tmp_path / rank) for rank in "01")
+    whole = expected(2, n=14)
+    assert (first, second) == tuple([mark for epoch in whole for mark in epoch[rank::2]] for rank in range(2))
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    dataset = StreamDataset(stream_of(14))
+    items = chain(dataset, dataset)
+    for one, two in zip(items, items, strict=True):
+        step(network, optimizer, {key: torch.cat([one[key], two[key]]) for key in ("x", "y")})
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(trained[name], value)
+        assert torch.equal(trained[name], also_trained[name])
+
+
+def test_a_script_that_keeps_tensors_ends_silently():
+    script = """
+        from tests.adaptors.test_torch import *
+        items = iter(loader(StreamDataset(stream_of(200, backend="shm"))))
+        kept = [next(items) for _ in range(100)]
+        print(marks(kept) == expected(1, n=200)[0][:100])
+    """
+    done = run(sys.executable, "-c", textwrap.dedent(script))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
