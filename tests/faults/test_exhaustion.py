@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from ..kinds import PATIENCE, PROCESSES, ROOT, every_process, process_backends
-from ..worlds import every_group, made_up_group
+from ..worlds import every_group, made_up_group, real_group
 
 PRELUDE = """
 import gc, os, resource, sys
@@ -322,6 +322,21 @@ take(items, 1)
 items.close()
 """
 
+SEVERAL_AT_ONCE = """
+from pescador import RoundRobinMux
+
+def one(i):
+    yield {"x": np.full(100_000, i, np.uint8)}
+
+mux = RoundRobinMux([Streamer(one, i) for i in range(4)])
+leave(limit)
+items = ParallelStreamer(mux, n_workers=4, **kind)
+take(items, 4)
+leave(1 << 30)
+take(items, 4)
+items.close()
+"""
+
 by_default = {"backend": "shm", "ring_bytes": None}
 fixed = {"backend": "shm", "ring_bytes": 1 << 20}
 too_large = {"backend": "shm", "ring_bytes": 200 << 20}
@@ -360,6 +375,14 @@ def test_too_little_memory_for_a_ring_at_the_start(group):
     assert is_clear(error)
     assert "209,715,200" in error
     assert (n_items, again) == ("0", 20)
+
+
+def test_several_rings_of_which_only_some_find_memory_end_no_process():
+    """They are made at the same time, and each alone would find enough."""
+    kind = {"backend": "shm", "ring_bytes": 90 << 20}
+    error, _, again = run_in(real_group, SEVERAL_AT_ONCE, kind, 200 << 20)
+    assert is_clear(error)
+    assert again == 4
 
 
 @every_group

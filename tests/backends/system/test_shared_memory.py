@@ -13,6 +13,7 @@ import pytest
 from pescador import ParallelStreamer, PescadorError, Streamer
 from pescador.backends.system import shared_memory
 from pescador.backends.system.limits import Room
+from pescador.backends.system.shared_memory import SPARED_BYTES, STEP_BYTES
 
 from ...kinds import START_METHODS
 from ...worlds import ENVIRONMENT, SHARED_MEMORY, in_a_container
@@ -144,22 +145,26 @@ def have_free(n_bytes, monkeypatch):
     monkeypatch.setattr(shared_memory, "free_memory", lambda: Room(n_bytes, "of this test"))
 
 
-TOLD = ("1,234,567 bytes were asked for", "but 1,234,566 bytes are free of this test.", "(ring_bytes).")
+TOLD = (
+    "1,234,567 bytes were asked for",
+    "but 2,469,133 bytes are free of this test, up to 16,777,216 of which are left to others.",
+    "(ring_bytes).",
+)
 
 
 def test_the_system_is_not_asked_for_more_than_is_free(kind, monkeypatch):
     """It might kill some process for it."""
     asked = []
     monkeypatch.setattr(shared_memory, "_reserve", lambda fd, n_bytes, remedy: asked.append(n_bytes))
-    have_free(1_234_566, monkeypatch)
+    have_free(2 * 1_234_567 - 1, monkeypatch)
     with pytest.raises(PescadorError) as caught:
         shared_memory.create(1_234_567, "Choose a smaller ring (ring_bytes).")
     assert all(part in str(caught.value) for part in TOLD)
     assert asked == []
 
 
-def test_all_that_is_free_may_be_taken(kind, monkeypatch):
-    have_free(1_234_567, monkeypatch)
+def test_of_what_is_free_half_may_be_taken_at_least(kind, monkeypatch):
+    have_free(2 * 1_234_567, monkeypatch)
     fd, memory = shared_memory.create(1_234_567, "")
     os.close(fd)
     memory[:] = 1
@@ -173,12 +178,24 @@ def test_the_error_names_sizes_and_remedy_if_the_system_refuses(monkeypatch, num
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    rooms = iter([1_234_567, 1_234_566])
+    rooms = iter([2 * 1_234_567, 2 * 1_234_567 - 1])
     monkeypatch.setattr(shared_memory, "free_memory", lambda: Room(next(rooms), "of this test"))
     with pytest.raises(PescadorError) as caught:
         shared_memory.create(1_234_567, "Choose a smaller ring (ring_bytes).")
     assert all(part in str(caught.value) for part in TOLD)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_others_take_meanwhile_is_noticed(kind, monkeypatch):
+    """Workers of a pool make their rings at the same time."""
+    n_bytes = 3 * STEP_BYTES
+    rooms = iter([n_bytes + SPARED_BYTES, n_bytes + SPARED_BYTES, STEP_BYTES + SPARED_BYTES // 8])
+    monkeypatch.setattr(shared_memory, "free_memory", lambda: Room(next(rooms), "of this test"))
+    before = os.listdir("/proc/self/fd")
+    if hasattr(os, "posix_fallocate"):
+        with pytest.raises(PescadorError, match="were asked for, but 6,291,456 bytes are free"):
+            shared_memory.create(n_bytes, "")
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_other_errors_are_not_said_to_be_want_of_memory(monkeypatch):
