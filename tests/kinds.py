@@ -14,6 +14,7 @@ import pytest
 
 from pescador import ParallelStreamer
 from pescador.backends.processes.launcher import START_METHODS
+from pescador.backends.system.pids import watch
 
 BACKENDS = ("serial", "thread", "shm", "zmq")
 
@@ -45,8 +46,9 @@ class Gone:
     def __init__(self, pids):
         self.fds = {}
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                self.fds[os.pidfd_open(pid)] = pid
+            fd = watch(pid)
+            if fd is not None:  # it has ended
+                self.fds[fd] = pid
 
     def wait(self, timeout):
         """Return the pids of those that have not ended after so many seconds."""
