@@ -39,7 +39,7 @@ from ..system.shared_memory import Handle, Named, close_all, copies_of
 
 __all__ = ["MAX_MESSAGE", "Connection", "Ended", "Message", "socket_pair"]
 
-# Bytes that are received at a time. What is larger should be sent as several messages, if it can be.
+# Bytes that are received at a time; a longer message takes several turns.
 MAX_MESSAGE = 1 << 16
 
 COPIED_BYTES = 1 << 12  # A message of more is a view of what was received.
