@@ -67,6 +67,15 @@ def check(item, i):
         raise AssertionError(f"item {i} is {item['i']}, or is not as it was made")
 
 
+def n_segments(processes):
+    """Return how much shared memory of ours these processes have mapped, what they share counted once."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(OSError), open(f"/proc/{process.pid}/maps") as file:
+            found |= {line.split()[4] for line in file if "/memfd:pescador" in line}
+    return len(found)
+
+
 class Table:
     """Samples of what this process has, and what may not grow."""
 
@@ -82,12 +91,8 @@ class Table:
         deadline = time.monotonic() + GONE
         while True:
             gc.collect()
-            counts = (  # segments: those with our name, whoever made them
-                1 + len(process.children(recursive=True)),
-                process.num_threads(),
-                process.num_fds(),
-                sum(name.startswith("pescador-") for name in os.listdir("/dev/shm")),
-            )
+            processes = [process, *process.children(recursive=True)]
+            counts = (len(processes), process.num_threads(), process.num_fds(), n_segments(processes))
             self._first = self._first or counts
             if counts == self._first or time.monotonic() > deadline:
                 break

@@ -29,6 +29,8 @@ os.environ.setdefault(
 settings.register_profile("pescador", database=None, deadline=None, derandomize=True)
 settings.load_profile("pescador")
 
+collect_ignore = ["macos", "windows"]  # no tests: to import the first would make this system another one
+
 stderr_key = pytest.StashKey[int]()
 
 
@@ -103,13 +105,19 @@ def nothing_left_behind(forkserver):
 
 
 def resources():
-    """Return a set of texts: all processes, threads, file descriptors and shared-memory segments."""
+    """Return a set of texts: all processes, threads, file descriptors and names of shared memory.
+
+    Our shared memory has no name. It is among the descriptors, also where it is only mapped: each mapping of
+    Python keeps one of its own.
+    """
     children = psutil.Process().children(recursive=True)
     found = {f"process {child.pid}" for child in children}
     found |= {f"thread {thread}" for thread in threading.enumerate()}
     found |= {f"file descriptor {fd}: {target}" for fd, target in descriptors()}
     own = {os.getpid(), *(child.pid for child in children)}
-    return found | {f"segment {name}" for name in segments() if not belongs_to_others(name, own)}
+    return found | {
+        f"shared memory {name}" for name in names_of_shared_memory() if not belongs_to_others(name, own)
+    }
 
 
 def descriptors():
@@ -119,11 +127,11 @@ def descriptors():
                 yield fd, os.readlink(f"/proc/self/fd/{fd}")
 
 
-def segments():
+def names_of_shared_memory():
     return os.listdir("/dev/shm") if os.path.isdir("/dev/shm") else []
 
 
 def belongs_to_others(name, own):
-    """Whether the first number in the name of a segment is the pid of a living process that is not ours."""
+    """Whether the first number in a name is the pid of a living process that is not ours."""
     pid = int((re.search(r"\d{1,9}", name) or ["0"])[0])
     return pid not in own and psutil.pid_exists(pid)

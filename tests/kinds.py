@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -12,9 +13,10 @@ import psutil
 import pytest
 
 from pescador import ParallelStreamer
+from pescador.backends.processes.launcher import START_METHODS
+from pescador.backends.system.pids import watch
 
 BACKENDS = ("serial", "thread", "shm", "zmq")
-START_METHODS = ("forkserver", "spawn", "fork")
 
 PROCESSES = {
     f"{backend}-{method}": {"backend": backend, "start_method": method}
@@ -44,8 +46,9 @@ class Gone:
     def __init__(self, pids):
         self.fds = {}
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                self.fds[os.pidfd_open(pid)] = pid
+            fd = watch(pid)
+            if fd is not None:  # it has ended
+                self.fds[fd] = pid
 
     def wait(self, timeout):
         """Return the pids of those that have not ended after so many seconds."""
@@ -124,7 +127,9 @@ class Script:
 
 
 def segments_of(pids):
-    """Return names of segments that belong to these processes."""
-    folder = Path("/dev/shm")
-    names = os.listdir(folder) if folder.is_dir() else []
-    return [name for name in names if any(str(pid) in name for pid in pids)]
+    """Return our shared memory that these processes have mapped: a number, and what Linux calls it."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps") as file:
+            found |= {*re.findall(r" (\d+) +(/(?:memfd:|dev/shm/)pescador.*)", file.read())}
+    return found

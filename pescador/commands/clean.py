@@ -8,7 +8,7 @@ __all__ = ["run"]
 
 
 def run(dry_run: bool) -> int:
-    """Remove worker processes and shared memory whose owner is dead, say which, and return the exit code."""
+    """Remove worker processes whose consumer is dead, say which, and return the exit code."""
     found = orphans.reclaim(dry_run)
     for what in found:
         print(f"{'would remove' if dry_run else 'removed'} {what}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -22,9 +21,10 @@ import psutil
 
 from .. import backends
 from ..backends.processes.interpreter import interpreter_environment, python_command
-from ..backends.processes.launcher import START_METHODS
+from ..backends.processes.launcher import START_METHODS, check_start_method
 from ..backends.shm.sender import MAX_RING_BYTES
-from ..backends.system import orphans, shared_memory
+from ..backends.system import orphans, pids, shared_memory
+from ..backends.system.limits import control_groups, free_memory, number_in
 from ..core import Streamer
 from ..interrupts import interrupts_held
 from ..parallel import ParallelStreamer
@@ -35,9 +35,7 @@ __all__ = ["Finding", "examine", "run", "trial"]
 FEW_DESCRIPTORS = 256
 FEW_PROCESSES = 64
 LITTLE_MEMORY = 1 << 30
-LITTLE_SHARED_MEMORY = 2 * MAX_RING_BYTES  # a ring takes at most half of what is free
-
-CGROUPS = "/sys/fs/cgroup"
+UNKNOWN = 1 << 60  # bytes: so much stands for no limit
 
 
 class Finding(NamedTuple):
@@ -69,7 +67,7 @@ def examine(timeout: float) -> Generator[Finding]:
     """Check everything, and give a trial so many seconds."""
     checks: dict[str, Callable[[str], Finding]] = {
         "system": _system,
-        "shared memory": _shared_memory,
+        "workers": _platform,
         "memory": _memory,
         "descriptors": _descriptors,
         "processes": _processes,
@@ -91,34 +89,27 @@ def _system(name: str) -> Finding:
     return Finding("ok", name, f"{system}, Python {platform.python_version()}")
 
 
-def _shared_memory(name: str) -> Finding:
-    free = shared_memory.free_bytes()
-    if free is None:
-        figure, remedy = f"{shared_memory.FOLDER} is not there", "Mount it, or use backend='zmq'"
-        return Finding("fail" if sys.platform == "linux" else "ok", name, figure, remedy)
-    status = os.statvfs(shared_memory.FOLDER)
-    figure = f"{_size(free)} free of {_size(status.f_blocks * status.f_frsize)} in {shared_memory.FOLDER}"
-    remedy = (
-        f"A ring takes up to {_size(MAX_RING_BYTES)} for each worker. Enlarge it (docker run --shm-size), "
-        "choose a smaller ring_bytes, or use backend='zmq'"
-    )
-    return Finding("warn" if free < LITTLE_SHARED_MEMORY else "ok", name, figure, remedy)
-
-
 def _memory(name: str) -> Finding:
-    memory = psutil.virtual_memory()
-    found = [(memory.available, f"{_size(memory.available)} free of {_size(memory.total)}")]
-    for folder in _cgroup_folders("memory"):
-        for file in ("memory.max", "memory.limit_in_bytes"):
-            limit = _number(f"{folder}/{file}")
-            if limit is not None and limit < memory.total:
-                found.append((limit, f"{_size(limit)} for the container or job (cgroup)"))
+    free, where = free_memory()
+    found = [(free, f"{_size(free)} free {where}")] if free < UNKNOWN else []
     limit = _soft_limit("RLIMIT_AS")
     if limit is not None:
         found.append((limit, f"{_size(limit)} of addresses for a process (ulimit -v)"))
-    n_bytes, figure = min(found)
-    remedy = "Raise the limit, or use fewer workers and a smaller ring_bytes"
+    n_bytes, figure = min(found, default=(0, "nobody can tell how much is free"))
+    remedy = (
+        f"A ring takes up to {_size(MAX_RING_BYTES)} for each worker. Raise the limit, or use fewer workers "
+        "and a smaller ring_bytes"
+    )
     return Finding("warn" if n_bytes < LITTLE_MEMORY else "ok", name, figure, remedy)
+
+
+def _platform(name: str) -> Finding:
+    figure = f"start by {check_start_method(None)}, share memory by {shared_memory.kind()}, and are "
+    watched = pids.watched_by()
+    if watched is None:
+        remedy = "The death of a worker is noticed by the end of its connection"
+        return Finding("ok" if sys.platform == "win32" else "warn", name, figure + "not watched", remedy)
+    return Finding("ok", name, f"{figure}watched by {watched}")
 
 
 def _descriptors(name: str) -> Finding:
@@ -132,8 +123,8 @@ def _descriptors(name: str) -> Finding:
 
 def _processes(name: str) -> Finding:
     found = []
-    for folder in _cgroup_folders("pids"):
-        used, limit = _number(f"{folder}/pids.current"), _number(f"{folder}/pids.max")
+    for folder in control_groups("pids"):
+        used, limit = number_in(f"{folder}/pids.current"), number_in(f"{folder}/pids.max")
         if used is not None and limit is not None:
             found.append((limit - used, f"{used:,} of {limit:,} in the container or job (cgroup)"))
     limit = _soft_limit("RLIMIT_NPROC")
@@ -169,31 +160,6 @@ def _soft_limit(name: str) -> int | None:
         return None
     limit = resource.getrlimit(getattr(resource, name))[0]
     return None if limit == resource.RLIM_INFINITY else limit
-
-
-def _cgroup_folders(controller: str) -> Iterator[str]:
-    """Give the control group of this process and those around it, of version 2 and of version 1."""
-    try:
-        with open("/proc/self/cgroup") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" or controller in controllers.split(","):
-            root = CGROUPS if number == "0" else f"{CGROUPS}/{controller}"
-            folders = [folder for folder in path.split("/") if folder]
-            for depth in range(len(folders), -1, -1):  # a container may see the root alone
-                yield "/".join([root, *folders[:depth]])
-
-
-def _number(path: str) -> int | None:
-    """Return the number in a file; None if there is no such file, or it says 'max'."""
-    try:
-        with open(path) as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
 
 
 # Trials
@@ -257,7 +223,10 @@ def _kill(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, pids.KILL)
+            else:
+                process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel does not let it go
             process.wait(5)
     process.stdout.close()

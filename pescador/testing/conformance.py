@@ -7,13 +7,13 @@ time: what a worker did is learned from its items, and from files to which it wr
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import traceback
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
+import psutil
 
 from ..core import Streamer
 from ..exceptions import PescadorError, WorkerError
@@ -224,7 +224,7 @@ class BackendConformance:
             pid = stream.stats()["workers"][0]["pid"]
             if pid is None:
                 pytest.skip("a worker that is no process does not die")
-            os.kill(pid, signal.SIGKILL)
+            psutil.Process(pid).kill()
             with pytest.raises(WorkerError):
                 next(items)
             assert list(stream.iterate(1)) == [0]

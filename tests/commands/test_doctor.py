@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from pescador import backends
-from pescador.backends.system.owner import this_owner
+from pescador.backends.system.limits import Room
 from pescador.commands import doctor, main
 
 from ..kinds import PATIENCE, ROOT, START_METHODS, Gone
-from ..worlds import WORLDS, run_in
+from ..worlds import SHARED_MEMORY, WORLDS, in_a_container, made_up_group, real_group, run_in
 
-LIMITS = ["system", "shared memory", "memory", "descriptors", "processes", "leftovers"]
+LIMITS = ["system", "workers", "memory", "descriptors", "processes", "leftovers"]
 TRIALS = [*(f"shm, {method}" for method in START_METHODS), "serial", "thread", "zmq"]
 
 COMMAND = [sys.executable, "-m", "pescador", "doctor", "--timeout", "60"]
@@ -36,26 +36,13 @@ def run(*before, **options):
     return done.returncode, lines
 
 
-def in_a_container(size, left):
-    """Return what runs a command in a container with so much shared memory, in which a segment was left."""
-    shell = (
-        f"mount -t tmpfs -o size={size} tmpfs /dev/shm && touch /dev/shm/{left} || exit 2\n"
-        f'"$@"; code=$?; test -e /dev/shm/{left} || echo removed; exit $code'
-    )
-    command = ["unshare", "-rm", "sh", "-c", shell, "sh"]
-    try:
-        allowed = subprocess.run([*command, "true"], capture_output=True).returncode == 0
-    except FileNotFoundError:
-        allowed = False
-    if not allowed:
-        pytest.skip("a container cannot be made here")
-    return command
-
-
 def test_all_is_well_here(capsys):
     assert main(["doctor", "--timeout", "60"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[6:22].strip() for line in lines] == LIMITS + TRIALS
+    if sys.platform == "linux":
+        workers = "start by forkserver, share memory by memfd, and are watched by pidfd"
+        assert lines[1] == f"ok    workers          {workers}"
     for line in lines[-len(TRIALS) :]:
         assert line.startswith("ok ")
         assert "an item of 1.0 MiB came in" in line
@@ -78,17 +65,37 @@ def test_too_few_descriptors_are_a_failure_with_the_reason():
         assert "Too many open files" in words
 
 
-def test_a_tiny_shared_memory_fails_shm_alone_and_leftovers_are_shown_and_left():
-    left = f"pescador-{this_owner()._replace(pid=999_999_999)}-0123abcd"
-    code, lines = run(*in_a_container(65536, left))
+@pytest.mark.parametrize("mounts", SHARED_MEMORY.values(), ids=SHARED_MEMORY)
+def test_dev_shm_does_not_matter(mounts):
+    code, lines = run(*in_a_container(mounts))
+    assert code == 0
+    assert {lines[name][0] for name in TRIALS} == {"ok"}
+
+
+def test_next_to_no_memory_fails_shm_alone():
+    with made_up_group() as group:
+        limit = ["sh", "-c", f'echo 614400 > {group.limit}; exec "$@"', "sh"]
+        code, lines = run(*group.command, *limit)
     assert code == 1
-    assert lines["shared memory"][0] == "warn"
-    assert "--shm-size" in lines["shared memory"][1]
-    assert lines["leftovers"] == ("warn", f"segment {left}. Remove them: python -m pescador clean")
+    where = f"of the 614,400 of the container or job (control group {group.folder})"
+    state, words = lines["memory"]
+    assert state == "warn"
+    assert words.startswith(f"600 KiB free {where}. A ring takes up to 256.0 MiB for each worker. ")
     for name in TRIALS:
         state, words = lines[name]
         assert state == ("fail" if name.startswith("shm") else "ok")
-        assert ("there is not enough shared memory: 1,048,576 bytes" in words) == name.startswith("shm")
+        too_little = "there is not enough memory: 1,048,576 bytes were asked for, but 614,400 bytes are free"
+        assert (f"{too_little} {where}" in words) == name.startswith("shm")
+
+
+def test_a_small_container_is_a_warning_as_long_as_it_does():
+    with real_group() as group:
+        limit = ["sh", "-c", f'echo {1000 << 20} > {group.limit}; exec "$@"', "sh"]
+        code, lines = run(*group.command, *limit)
+    assert code == 0
+    state, words = lines["memory"]
+    assert state == "warn"
+    assert f"MiB free of the 1,048,576,000 of the container or job (control group {group.folder})" in words
 
 
 def test_a_trial_that_takes_too_long_is_killed_with_its_workers(monkeypatch, tmp_path):
@@ -130,10 +137,10 @@ def test_a_trial_that_crashes_is_told_by_its_exit_code(monkeypatch):
     ("module", "name", "line"),
     [
         (doctor.platform, "release", "system"),
-        (os, "statvfs", "shared memory"),
-        (doctor.psutil, "virtual_memory", "memory"),
+        (doctor.shared_memory, "kind", "workers"),
+        (doctor, "free_memory", "memory"),
         (resource, "getrlimit", "descriptors"),
-        (doctor, "_cgroup_folders", "processes"),
+        (doctor, "control_groups", "processes"),
         (doctor.orphans, "reclaim", "leftovers"),
     ],
 )
@@ -170,28 +177,27 @@ def test_the_exit_code_counts_failures_not_warnings(monkeypatch, capsys):
     ]
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_limits_of_a_container_are_read(version, monkeypatch, tmp_path):
-    """The tightest of the group of this process and those around it holds."""
-    names = {1: ("memory", "memory.limit_in_bytes"), 2: ("", "memory.max")}
-    with open("/proc/self/cgroup") as file:
-        lines = [line.split(":", 2) for line in file.read().splitlines()]
-    controller, limit = names[version]
-    paths = [
-        path for number, kinds, path in lines if kinds == controller and (number == "0") == (version == 2)
-    ]
-    if not paths:
-        pytest.skip(f"no control groups of version {version} here")
-    root, pids_root = tmp_path / controller, tmp_path / ("pids" if version == 1 else "")
-    own = root / paths[0].strip("/")
-    own.mkdir(parents=True, exist_ok=True)
-    pids_root.mkdir(exist_ok=True)
-    (own / limit).write_text("max\n")
-    (root / limit).write_text(f"{1 << 29}\n")
-    (pids_root / "pids.max").write_text("70\n")
-    (pids_root / "pids.current").write_text("60\n")
-    monkeypatch.setattr(doctor, "CGROUPS", str(tmp_path))
+def test_limits_of_a_container_are_shown(monkeypatch, tmp_path):
+    """For each resource, the one that leaves the least."""
+    for group, used in (("tight", 60), ("wide", 50)):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "pids.max").write_text("70\n")
+        (tmp_path / group / "pids.current").write_text(f"{used}\n")
+    groups = [str(tmp_path / group) for group in ("none", "tight", "wide")]
+    monkeypatch.setattr(doctor, "control_groups", lambda controller: groups if controller == "pids" else [])
+    monkeypatch.setattr(doctor, "free_memory", lambda: Room(1 << 29, "of the moon"))
     memory, processes = doctor._memory("memory"), doctor._processes("processes")
     assert (memory.state, processes.state) == ("warn", "warn")
-    assert memory.figure == "512.0 MiB for the container or job (cgroup)"
+    assert memory.figure == "512.0 MiB free of the moon"
     assert processes.figure == "60 of 70 in the container or job (cgroup), threads included"
+
+
+def test_without_any_limit_it_is_said_that_nobody_can_tell(monkeypatch):
+    monkeypatch.setattr(doctor, "free_memory", lambda: Room(sys.maxsize, "as far as can be told"))
+    assert doctor._memory("memory")[:3] == ("warn", "memory", "nobody can tell how much is free")
+
+
+def test_a_limit_of_addresses_counts_as_memory_does(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1 << 29, resource.RLIM_INFINITY))
+    memory = doctor._memory("memory")
+    assert (memory.state, memory.figure) == ("warn", "512.0 MiB of addresses for a process (ulimit -v)")

@@ -13,7 +13,8 @@ import sys
 
 import pytest
 
-from ..kinds import PATIENCE, PROCESSES, ROOT, every_process, segments_of
+from ..kinds import PATIENCE, PROCESSES, ROOT, every_process, process_backends
+from ..worlds import every_group, made_up_group, real_group
 
 PRELUDE = """
 import gc, os, resource, sys
@@ -54,9 +55,10 @@ def take(items, n_expected, n=0):
 """
 
 CLEAN = """
-del items
+item = items = first = None
 gc.collect()
 assert not psutil.Process().children(recursive=True)
+assert "memfd:pescador" not in open("/proc/self/maps").read()
 print("clean")
 """
 
@@ -96,7 +98,6 @@ def run_each(command):
     assert process.returncode == 0, (process.returncode, output, errors)
     *outputs, rest = re.split(r"process (\d+)\n", output)
     assert rest == ""
-    assert not segments_of([process.pid, *outputs[1::2]])
     results = []
     for lines in outputs[::2]:
         *error, n_items, clean = lines.splitlines()
@@ -271,88 +272,152 @@ def test_little_memory_at_the_start_is_an_error_or_enough(kind):
         assert not error or limit < 1200, error
 
 
-# Shared memory
+# Memory of a container
 
-FULL_AT_START = """
-with open("/dev/shm/filler", "wb") as file:
-    os.posix_fallocate(file.fileno(), 0, (64 << 20) - (limit << 10))
+AT_THE_START = """
+leave(limit)
 items = ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind)
 take(items, 20)
-os.remove("/dev/shm/filler")
+leave(512 << 20)
 take(items, 20)  # there is room again, and the same streamer works
 items.close()
-assert os.listdir("/dev/shm") == []
 """
 
-FULL_AT_AN_OVERSIZE_ITEM = """
-items = ParallelStreamer(Streamer(arrays, [100_000] * 20 + [100 << 20] + [100_000]), **kind)
+# What is huge takes no memory here, because nobody writes to it: only its copy would.
+AT_AN_OVERSIZE_ITEM = """
+def arrays_and_a_huge_one():
+    yield from arrays([100_000] * 20)
+    yield {"x": np.zeros(200 << 20, np.uint8)}
+    yield from arrays([100_000])
+
+leave(limit)
+items = ParallelStreamer(Streamer(arrays_and_a_huge_one), **kind)
 take(items, 22)
 items.close()
-assert os.listdir("/dev/shm") == []
 """
 
-FULL_AT_A_WARM_RESTART = """
+AT_A_WARM_RESTART = """
+leave(512 << 20)
 items = ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind)
 take(items, 20)
-with open("/dev/shm/filler", "wb") as file:
-    free = os.statvfs("/dev/shm").f_bavail * os.statvfs("/dev/shm").f_frsize
-    os.posix_fallocate(file.fileno(), 0, free)
+leave(limit)
 take(items, 20)  # the worker has its ring
-take(ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind), 20)  # another one would need its own
-os.remove("/dev/shm/filler")
+another = ParallelStreamer(Streamer(arrays, [100_000] * 20), **kind)
+take(another, 20)  # it would need its own
 items.close()
-gc.collect()
-assert os.listdir("/dev/shm") == []
+another.close()
+del another
 """
 
+FOR_A_RECIPE = """
+def sizes(huge):
+    yield {"x": np.zeros(1 + huge[-1], np.uint8)}
 
-def in_a_container(text, kind, limit=0):
-    """Run a script with 64 MB of shared memory; return the lines that it prints."""
-    shell = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
-    container = ["unshare", "-rm", "sh", "-c", shell, "sh"]
-    try:
-        refused = subprocess.run([*container, "true"], capture_output=True, text=True).stderr
-    except FileNotFoundError as error:
-        refused = str(error)
-    if refused:
-        assert os.environ.get("CI") != "true", refused
-        pytest.skip(f"no namespace with a small /dev/shm here: {refused.strip()}")
-    error, n_items = run([*container, *command(text, kind, limit)])
+leave(limit)
+huge = np.zeros(200 << 20, np.uint8)
+items = ParallelStreamer(Streamer(sizes, huge), **kind)
+take(items, 1)
+leave(512 << 20)
+take(items, 1)
+items.close()
+"""
+
+SEVERAL_AT_ONCE = """
+from pescador import RoundRobinMux
+
+def one(i):
+    yield {"x": np.full(100_000, i, np.uint8)}
+
+mux = RoundRobinMux([Streamer(one, i) for i in range(4)])
+leave(limit)
+items = ParallelStreamer(mux, n_workers=4, **kind)
+take(items, 4)
+leave(1 << 30)
+take(items, 4)
+items.close()
+"""
+
+by_default = {"backend": "shm", "ring_bytes": None}
+fixed = {"backend": "shm", "ring_bytes": 1 << 20}
+too_large = {"backend": "shm", "ring_bytes": 200 << 20}
+ENOUGH = 100 << 20  # for processes themselves, and some items
+
+
+def run_in(group, text, kind, limit):
+    """Run a script in a group that leaves so much memory; return the lines that it prints."""
+    with group() as group:
+        error, n_items = run([*group.command, *command(group.leave + text, kind, limit)])
     return [*error, n_items]
 
 
-def is_clear(error):
-    return all(part in error for part in ("not enough shared memory", "were asked", "are free", "ring_bytes"))
+def is_clear(error, option="ring_bytes"):
+    parts = ("there is not enough memory", "were asked for", "are free of the", "(control group /", option)
+    return all(part in error for part in parts)
 
 
-@pytest.mark.parametrize("ring_bytes", [None, 1 << 20])
-@pytest.mark.parametrize("free", [0, 200], ids="{} kB free".format)
-def test_dev_shm_is_full_at_the_start(free, ring_bytes):
+@pytest.mark.parametrize("kind", [by_default, fixed], ids=["default", "fixed"])
+@pytest.mark.parametrize("free", [0, 200_000], ids="{} bytes free".format)
+def test_next_to_no_memory_at_the_start(free, kind):
     """Where the size of the ring is left to pescador, what little there is may be enough for some items."""
-    *first, again = in_a_container(FULL_AT_START, {"backend": "shm", "ring_bytes": ring_bytes}, free)
-    if len(first) == 2:
+    *first, again = run_in(made_up_group, AT_THE_START, kind, free)
+    if free and kind is by_default:
+        assert first == ["20"]
+    else:
         error, n_items = first
         assert is_clear(error)
-        assert n_items == "0" or (free and ring_bytes is None)
-    else:
-        assert first == ["20"]
-        assert free
-        assert ring_bytes is None
+        assert n_items == "0"
     assert again == 20
 
 
-@pytest.mark.parametrize("ring_bytes", [None, 1 << 20])
-def test_dev_shm_is_full_at_an_oversize_item_after_those_before_it(ring_bytes):
-    error, n_items = in_a_container(FULL_AT_AN_OVERSIZE_ITEM, {"backend": "shm", "ring_bytes": ring_bytes})
+@every_group
+def test_too_little_memory_for_a_ring_at_the_start(group):
+    error, n_items, again = run_in(group, AT_THE_START, too_large, ENOUGH)
     assert is_clear(error)
-    assert "104,857,600" in error
+    assert "209,715,200" in error
+    assert (n_items, again) == ("0", 20)
+
+
+def test_several_rings_of_which_only_some_find_memory_end_no_process():
+    """They are made at the same time, and each alone would find enough."""
+    kind = {"backend": "shm", "ring_bytes": 90 << 20}
+    error, _, again = run_in(real_group, SEVERAL_AT_ONCE, kind, 200 << 20)
+    assert is_clear(error)
+    assert again == 4
+
+
+@every_group
+def test_a_ring_whose_size_is_left_to_pescador_takes_what_there_is(group):
+    assert run_in(group, AT_THE_START, by_default, ENOUGH) == ["20", 20]
+
+
+@every_group
+@pytest.mark.parametrize("kind", [by_default, fixed], ids=["default", "fixed"])
+def test_too_little_memory_for_an_oversize_item_is_an_error_after_those_before_it(group, kind):
+    error, n_items = run_in(group, AT_AN_OVERSIZE_ITEM, kind, ENOUGH)
+    assert is_clear(error)
+    assert "209,715,200" in error
     assert n_items == 20
 
 
-@pytest.mark.parametrize("ring_bytes", [None, 1 << 20])
-def test_dev_shm_is_full_at_a_warm_restart(ring_bytes):
-    first, again, error, n_items = in_a_container(
-        FULL_AT_A_WARM_RESTART, {"backend": "shm", "ring_bytes": ring_bytes}
-    )
+@pytest.mark.parametrize("kind", [by_default, fixed], ids=["default", "fixed"])
+def test_no_memory_at_a_warm_restart(kind):
+    first, again, error, n_items = run_in(made_up_group, AT_A_WARM_RESTART, kind, 0)
     assert (first, again, n_items) == ("20", "20", 0)
     assert is_clear(error)
+
+
+@every_group
+def test_too_little_memory_at_a_warm_restart(group):
+    first, again, error, n_items = run_in(group, AT_A_WARM_RESTART, too_large, ENOUGH)
+    assert (first, again, n_items) == ("20", "20", 0)
+    assert is_clear(error)
+
+
+@every_group
+@process_backends
+def test_too_little_memory_for_a_recipe(group, backend):
+    error, n_items, again = run_in(group, FOR_A_RECIPE, {"backend": backend}, ENOUGH)
+    assert is_clear(error, "It is for a recipe")
+    assert "209,715,200" in error
+    assert "backend='thread'" in error
+    assert (n_items, again) == ("0", 1)

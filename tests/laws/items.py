@@ -94,6 +94,8 @@ def fill(dtype, shape, seed):
         data %= 2  # valid characters and booleans
         if dtype.kind == "U" or dtype.names is not None:
             data[:] = 0
+    if dtype.char in "gG":  # of x86, where other long doubles are no numbers, and unlike themselves
+        data.reshape(-1, np.dtype("g").itemsize)[:, 7] |= 128
     return np.ndarray(shape, dtype, data.tobytes() or b"\0").copy()
 
 

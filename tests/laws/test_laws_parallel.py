@@ -5,6 +5,7 @@ Law 2 for more than one worker is in test_laws_workers.py. PESCADOR_LAW_EXAMPLES
 
 import itertools
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -15,9 +16,8 @@ from hypothesis import strategies as st
 
 import pescador
 from pescador import ChainMux, ParallelStreamer, Streamer
-from pescador.backends.system import shared_memory
 
-from ..kinds import every_backend, every_background, every_kind, process_backends
+from ..kinds import every_backend, every_background, every_kind, process_backends, segments_of, worker_pid
 from .items import assert_all_writeable_and_apart, assert_same, make_all, streams
 from .test_laws_serial import leaves, muxes, trees
 
@@ -294,7 +294,9 @@ def test_an_item_reaches_a_waiting_consumer_while_its_generator_is_blocked(backe
         os.unlink(path)
 
 
-def test_segments_have_no_name_while_they_are_used():
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_shared_memory_has_no_name_while_it_is_used():
     with ParallelStreamer(Streamer(records, 5, 1 << 16)) as stream:
         for _ in stream:
-            assert not [name for name in os.listdir(shared_memory.FOLDER) if f"-{os.getpid()}-" in name]
+            segments = segments_of([os.getpid(), worker_pid(stream)])
+            assert {name for _, name in segments} == {"/memfd:pescador (deleted)"}

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import pickle
+import socket
 import threading
 import time
 from collections.abc import Iterable
@@ -28,8 +28,8 @@ from ..protocol.codec import Decoder
 from ..protocol.connection import Connection
 from ..protocol.transport import MAX_EXTENTS, Receiver
 from ..protocol.world import World
-from ..system.descriptors import close_all
 from ..system.pids import process_state
+from ..system.shared_memory import Handle, close_all
 from ..system.waiting import in_slices
 from .recipes import Part, Recipe, Segment
 from .remote_stream import RemoteStream
@@ -38,7 +38,7 @@ from .worker_handle import WorkerState
 
 __all__ = ["ProcessHandle"]
 
-# How long a consumer sleeps before it asks a second time for what it wants, now through the wake-up pipe.
+# How long a consumer sleeps before it asks a second time for what it wants, now through the wake-up socket.
 WAKEUP_MILLISECONDS = 2
 STACK_SECONDS = 1.0  # for a worker that stalled to write its stack
 
@@ -51,7 +51,7 @@ class ProcessHandle(Replaceable):
         number: int,
         process: Process,
         connection: Connection,
-        wakeup: int,
+        wakeup: socket.socket,
         receiver: Receiver,
         world: World,
         stall_timeout: float | None,
@@ -64,7 +64,7 @@ class ProcessHandle(Replaceable):
         self.connection = connection
         self.statistics.pid = process.pid
         self._wakeup = wakeup
-        os.set_blocking(wakeup, False)  # it is full only while the worker cannot listen
+        wakeup.setblocking(False)  # it is full only while the worker cannot listen
         self._receiver = receiver
         self._decoder = Decoder()
         self._n_received = 0
@@ -77,11 +77,11 @@ class ProcessHandle(Replaceable):
         )  # of a worker that was replaced: streams that have not taken all that came
         self._supplying = threading.RLock()
 
-    def command(self, name: str, *arguments: Any, descriptors: tuple[int, ...] = ()) -> None:
+    def command(self, name: str, *arguments: Any, handles: tuple[Handle, ...] = ()) -> None:
         if not self.is_ours():
             return
         try:
-            self.connection.send(pickle.dumps((name, *arguments), 5), descriptors)
+            self.connection.send(pickle.dumps((name, *arguments), 5), handles=handles)
         except (BrokenPipeError, ConnectionResetError):
             pass  # the worker is gone, and whoever waits for it learns of that
         except PescadorError:
@@ -132,7 +132,7 @@ class ProcessHandle(Replaceable):
             for need in needs:
                 if need.number not in self._sent:
                     self._supply(need.needs)
-                    self.command(*need.command, descriptors=need.descriptors)
+                    self.command(*need.command, handles=need.handles)
                     self._sent.add(need.number)
 
     def drop(self, numbers: Iterable[int]) -> None:
@@ -203,7 +203,12 @@ class ProcessHandle(Replaceable):
         if not self._receiver.wait(WAKEUP_MILLISECONDS):
             self._wake_up(0 if self._n_waiting else number)
             wait = self._receiver.wait
-            if not in_slices(lambda seconds: wait(math.ceil(1000 * seconds)), self.stall_timeout):
+
+            def comes(seconds: float) -> bool:
+                # A connection does not end where processes that the consumer forked have copies of it.
+                return wait(math.ceil(1000 * seconds)) or self.is_dead()
+
+            if not in_slices(comes, self.stall_timeout):
                 return False
         if not self._take_message() and self.is_dead():
             raise EOFError
@@ -212,7 +217,7 @@ class ProcessHandle(Replaceable):
     def _wake_up(self, number: int) -> None:
         """Have the worker send what it has of a stream (0: of any), also while a generator is running."""
         with contextlib.suppress(OSError):
-            os.write(self._wakeup, messages.WANT.pack(number, self._n_received))
+            self._wakeup.send(messages.WANT.pack(number, self._n_received))
 
     def _take_what_is_left(self) -> None:
         with contextlib.suppress(EOFError):
@@ -245,7 +250,7 @@ class ProcessHandle(Replaceable):
         received = self._receiver.receive()
         if received is None:
             return False
-        message, descriptors = received
+        message, handles = received
         kind = message[:1]
         if kind == messages.ITEMS:
             self._n_received += 1
@@ -253,12 +258,12 @@ class ProcessHandle(Replaceable):
         elif kind == messages.SCHEMA:
             self._decoder.define(memoryview(message)[1:])
         elif kind == messages.LAST_WORDS:
-            self._last_words = message[1:].decode(errors="replace")
+            self._last_words = bytes(message[1:]).decode(errors="replace")
         else:
             try:
-                self._receiver.obey(message, descriptors)
+                self._receiver.obey(message, handles)
             finally:
-                close_all(descriptors)
+                close_all(handles)
         return True
 
     def is_dead(self) -> bool:
@@ -323,6 +328,4 @@ class ProcessHandle(Replaceable):
         self.connection.close()
         if self._report is not None:
             self._report.close()
-        wakeup, self._wakeup = self._wakeup, -1
-        if wakeup >= 0:
-            os.close(wakeup)
+        self._wakeup.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pickle
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from ..processes.launcher import Launcher, cannot_start, check_start_method
 from ..processes.process import Process, end
 from ..processes.stacks import Report
 from ..protocol import script
-from ..protocol.connection import Connection
+from ..protocol.connection import Connection, socket_pair
 from ..protocol.transport import Transport
 from ..protocol.world import Setup, World
 from ..system import blas
@@ -90,14 +89,16 @@ def _start(
         connection, workers_connection = Connection.pair()
         undo.callback(connection.close)
         undo.callback(workers_connection.close)
-        workers_wakeup, wakeup = os.pipe()
-        undo.callback(os.close, wakeup)
-        process = launcher.start(workers_connection, workers_wakeup, (connection, wakeup))
+        wakeup, workers_wakeup = socket_pair()
+        undo.callback(wakeup.close)
+        undo.callback(workers_wakeup.close)
+        theirs, ours = (workers_connection.socket, workers_wakeup), (connection.socket, wakeup)
+        process = launcher.start(theirs, ours)
         undo.callback(end, [process], 0)
         transport = backend.transport(connection)
         message = pickle.dumps((setup, transport.make_sender), 5)
         with contextlib.suppress(ConnectionError):  # as of any command, see there
-            connection.send(message, () if report is None else (report.fileno(),))
+            connection.send(message, handles=() if report is None else [report.handle])
         receiver = transport.make_receiver(connection, process.pidfd)
         handle = ProcessHandle(
             number, process, connection, wakeup, receiver, setup.world, stall_timeout, report, restarts

@@ -22,7 +22,6 @@ recipe goes where is up to :mod:`.recipe_pickler`.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import weakref
 from collections import OrderedDict, deque
@@ -37,7 +36,7 @@ from ...core import Streamer
 from ...exceptions import PescadorError
 from ..protocol.pickling import order_of
 from ..system import shared_memory
-from ..system.shared_memory import ALIGNMENT, Bytes
+from ..system.shared_memory import ALIGNMENT, Bytes, Handle
 from .recipe_pickler import pickled
 
 __all__ = ["Part", "Recipe", "Recipes", "Segment"]
@@ -50,8 +49,8 @@ MAX_PART_BYTES = 1 << 26
 CHUNK_BYTES = 1 << 18  # that are compared at a time, for they fit into a cache
 
 REMEDY = (
-    "It is for a recipe; have its generator load large data itself, enlarge the shared memory (docker run "
-    "--shm-size), or use backend='thread'"
+    "It is for a recipe; have its generator load large data itself, give the container or job more memory, "
+    "or use backend='thread'"
 )
 
 Array = npt.NDArray[Any]
@@ -68,6 +67,7 @@ class Segment:
     """
 
     needs = ()
+    handles: tuple[Handle, ...] = ()
 
     def __init__(self, number: int, given_up: deque[int]) -> None:
         self.number = number
@@ -86,8 +86,8 @@ class Segment:
 
     def fill(self) -> None:
         """Take the memory, and copy the arrays there."""
-        self.fd, self._memory = shared_memory.create(self.n_bytes, REMEDY)
-        self.descriptors = (self.fd,)
+        handle, self._memory = shared_memory.create(self.n_bytes, REMEDY, copy_on_write=True)
+        self.handles = (handle,)
         self.command = ("segment", self.number, self.n_bytes)
         for offset, contents in self._pending:
             self._memory[offset : offset + contents.nbytes] = contents
@@ -102,15 +102,15 @@ class Segment:
         )
 
     def __del__(self) -> None:
-        if hasattr(self, "fd"):
-            os.close(self.fd)
+        if self.handles:
+            shared_memory.close_all(self.handles)
             self._given_up.append(self.number)
 
 
 class Part:
     """The pickle of an object that recipes have in common; a worker gets it by its `command`."""
 
-    descriptors = ()
+    handles: tuple[Handle, ...] = ()
 
     def __init__(self, number: int, source: object, made: Recipe, given_up: deque[int]) -> None:
         self.number = number

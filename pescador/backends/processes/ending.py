@@ -27,7 +27,7 @@ from multiprocessing import process as mp_process
 from multiprocessing import util as mp_util
 from typing import Any, NoReturn
 
-from ..system.pids import has_ended, offspring, runs, tell
+from ..system.pids import KILL, has_ended, offspring, runs, tell
 
 __all__ = [
     "exit_now",
@@ -125,6 +125,8 @@ def exit_now(code: int) -> NoReturn:
 
 def _has_children() -> bool:
     """Whether this process has any; those that have ended are reaped."""
+    if not hasattr(os, "WNOHANG"):
+        return bool(offspring(os.getpid()))
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -135,7 +137,7 @@ def _has_children() -> bool:
 
 def _end_offspring(spared: int | None) -> None:
     """End what this process has started, also what is found only when its parent has ended."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGTERM, KILL):
         give_up = time.monotonic() + PATIENCE
         told: set[int] = set()
         while left := [child for child in offspring(os.getpid()) if child.pid != spared and runs(child)]:
@@ -164,7 +166,7 @@ def _end_tracker(tracker: Any) -> None:
     give_up = time.monotonic() + PATIENCE
     while not has_ended(tracker._pid):
         if time.monotonic() > give_up:
-            os.kill(tracker._pid, signal.SIGKILL)
+            os.kill(tracker._pid, KILL)
             break
         time.sleep(LOOK_SECONDS)
 

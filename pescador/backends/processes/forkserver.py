@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import os
-import select
 import signal
 import threading
 import time
@@ -20,9 +19,11 @@ from typing import ClassVar
 import psutil
 
 from ...exceptions import PescadorError
+from ...interrupts import interrupts_held
 from ..protocol.connection import Connection
 from ..system.owner import this_owner
 from ..system.pids import process_state
+from ..system.polling import POLLIN, new_poll
 from .interpreter import interrupts_blocked, start_interpreter
 from .process import Process, end
 
@@ -57,13 +58,13 @@ class Forkserver:
         self._owner = this_owner()
         self._is_silent = False  # it did not tell how a worker ended; set by whichever thread asked last
         self._fate = ""  # why it was killed
+        self._answering = threading.Lock()  # never waited for
         process: Process | None = None
         self._connection, other = Connection.pair()
-        descriptor = other.socket.fileno()
-        code = f"from pescador.backends.processes.forkserver_main import main; main({descriptor})"
+        code = "from pescador.backends.processes.forkserver_main import main"
         try:
             with contextlib.closing(other), interrupts_blocked():
-                process = start_interpreter(code, (descriptor,))
+                process = start_interpreter(code, [other.socket])
         except BaseException:
             self._connection.end()
             if process is not None:  # a Ctrl-C came as soon as it might
@@ -152,17 +153,21 @@ class Forkserver:
         here, there = Connection.pair()
         give_up = time.monotonic() + seconds
         with contextlib.closing(here):
-            with contextlib.closing(there):
-                # Past the queue, where a Ctrl-C might leave it: twice or never is both fine here.
-                while not self._connection.send_now(question.encode(), (there.socket.fileno(), *descriptors)):
+            # A question that is half sent, or lost, would be the last of all threads.
+            with contextlib.closing(there), interrupts_held():
+                self._connection.send(question.encode(), handles=(there.socket.fileno(), *descriptors))
+                while not self._connection.flush():
                     if time.monotonic() > give_up:
                         return None
                     time.sleep(FULL_SECONDS)
             if not _comes(here, seconds):
                 return None
             answer = here.receive()
+        if self._answering.acquire(blocking=False):
+            self._connection.take_acknowledgements()
+            self._answering.release()
         assert answer is not None
-        return answer[0].decode()
+        return bytes(answer[0]).decode()
 
     def _killed(self) -> PescadorError:
         """Kill the process, and return what to raise."""
@@ -184,8 +189,8 @@ class Forkserver:
 
 def _comes(connection: Connection, seconds: float) -> bool:
     """Wait until there is a message, or the end, on a connection; return whether one came in time."""
-    poll = select.poll()
-    poll.register(connection.socket, select.POLLIN)
+    poll = new_poll()
+    poll.register(connection.socket, POLLIN)
     # One second at a time: while this process is stopped (Ctrl-Z), which stops the other, too, one of them
     # passes at most.
     return any(poll.poll(1000 * min(1, seconds - start)) for start in range(math.ceil(seconds) or 1))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import time
@@ -30,8 +29,9 @@ import psutil
 from ...exceptions import PescadorError
 from ..protocol.connection import Connection
 from ..system import blas
-from ..system.descriptors import close_all
 from ..system.pids import become_subreaper, end_with_parent, has_ended, offspring, tell, watch
+from ..system.polling import POLLIN, new_poll
+from ..system.shared_memory import close_all
 from . import worker_main
 from .ending import PATIENCE, exit_now, in_forked_child
 from .interpreter import ignore_interrupts
@@ -58,10 +58,10 @@ class _Server:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._consumer = watch(os.getppid())
-        self._poll = select.poll()
-        self._poll.register(connection.socket, select.POLLIN)
+        self._poll = new_poll()
+        self._poll.register(connection.socket, POLLIN)
         if self._consumer is not None:
-            self._poll.register(self._consumer, select.POLLIN)
+            self._poll.register(self._consumer, POLLIN)
         self._workers: set[int] = set()  # those that were not reaped yet
         self._watched: set[int] = set()  # descriptors of those that run
         self._statuses: dict[int, str] = {}  # of those that were reaped, for an answer may have come too late
@@ -81,18 +81,22 @@ class _Server:
                 os.close(died)
                 looks = True
             if self._connection.socket.fileno() in ready:
-                self._answer()
+                while self._answer():
+                    pass
             if looks:
                 looks = self._end_inherited()
 
-    def _answer(self) -> None:
+    def _answer(self) -> bool:
+        """Answer a question, if there is one; return whether to look again."""
         try:
-            received = self._connection.receive()
+            received = self._connection.receive(block=False)
         except PescadorError:  # there is no descriptor left; who asked sees the end of their connection
-            return
-        assert received is not None
-        message, (answers, *descriptors) = received
-        question, _, argument = message.decode().partition(" ")
+            return True
+        if received is None:
+            return False
+        message, handles = received
+        answers, *descriptors = (handle for handle in handles if isinstance(handle, int))
+        question, _, argument = bytes(message).decode().partition(" ")
         if question == "fork":
             try:
                 answer = str(self._fork(answers, descriptors, json.loads(argument)))
@@ -105,6 +109,7 @@ class _Server:
         asker = Connection(socket.socket(fileno=answers))
         with contextlib.closing(asker), contextlib.suppress(OSError):  # it no longer wants to know
             asker.send(answer.encode())
+        return True
 
     def _fork(self, answers: int, descriptors: list[int], given: dict[str, str]) -> int:
         for library in self._libraries:
@@ -124,7 +129,7 @@ class _Server:
             watched = watch(pid)
             if watched is not None:
                 self._watched.add(watched)
-                self._poll.register(watched, select.POLLIN)
+                self._poll.register(watched, POLLIN)
         return pid
 
     def _reap(self, pid: int) -> str:

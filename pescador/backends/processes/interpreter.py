@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[attr-defined]  # no public one
 from typing import Any
 
@@ -20,7 +22,7 @@ from ...interrupts import interrupts_held
 from ..system.orphans import command_line
 from ..system.pids import pids_are_ours
 from ..system.search_path import search_path
-from .process import Process, discard
+from .process import Process, WindowsProcess, discard, end
 
 __all__ = [
     "HASH_SEED",
@@ -35,10 +37,16 @@ __all__ = [
 MAX_PATH_BYTES = 1 << 16
 
 
-def start_interpreter(code: str, descriptors: tuple[int, ...], **given: str) -> Process:
-    """Start an interpreter that runs some code, and gets these descriptors and environment variables."""
-    command = python_command(code)
+def start_interpreter(code: str, sockets: Sequence[socket.socket], **given: str) -> Process:
+    """Start an interpreter that imports `main`, as the code says, and calls it with descriptors of sockets.
+
+    `given` are more environment variables.
+    """
     environment = {**interpreter_environment(), **given}
+    if sys.platform == "win32":
+        return _start_on_windows(code, sockets, environment)
+    descriptors = tuple(sock.fileno() for sock in sockets)
+    command = python_command(f"{code}; main(*{descriptors})")
     options = {"pass_fds": descriptors, "stdin": subprocess.DEVNULL, "env": environment}
     try:
         interpreter = _Interpreter(command, **options)
@@ -49,6 +57,31 @@ def start_interpreter(code: str, descriptors: tuple[int, ...], **given: str) -> 
         interpreter = _Interpreter(command, executable="/proc/self/exe", **options)
     interpreter.returncode = 0  # Process reaps it; Popen is not to wait for it, nor to warn of it
     return Process(interpreter.pid)
+
+
+def _start_on_windows(code: str, sockets: Sequence[socket.socket], environment: dict[str, str]) -> Process:
+    command = python_command(f"from {__name__} import shared_sockets; {code}; main(*shared_sockets())")
+    base: str = getattr(sys, "_base_executable", sys.executable)
+    if command[0] == sys.executable != base:  # the python.exe of a virtual environment only starts another
+        environment["__PYVENV_LAUNCHER__"], command[0] = sys.executable, base
+    # Ctrl-C is not for the new process.
+    flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+    interpreter = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, creationflags=flags)
+    process = WindowsProcess(interpreter)
+    try:
+        assert interpreter.stdin is not None
+        with interpreter.stdin as stdin:
+            pickle.dump([sock.share(interpreter.pid) for sock in sockets], stdin)  # type: ignore[attr-defined]
+    except BaseException:
+        end([process], 0)
+        raise
+    return process
+
+
+def shared_sockets() -> list[int]:
+    """Return, on Windows, the sockets that this process was given."""
+    shares = pickle.load(sys.stdin.buffer)
+    return [socket.fromshare(share).detach() for share in shares]  # type: ignore[attr-defined]
 
 
 class _Interpreter(subprocess.Popen[bytes]):
@@ -68,6 +101,9 @@ class _Interpreter(subprocess.Popen[bytes]):
 def interrupts_blocked() -> Iterator[None]:
     """Hold back Ctrl-C while a process is started, which itself gets none before it ignores it."""
     with interrupts_held():
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            yield
+            return
         held = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
             yield
@@ -78,7 +114,8 @@ def interrupts_blocked() -> Iterator[None]:
 def ignore_interrupts() -> None:
     """Ignore Ctrl-C, which is the consumer's business; the first that a process of ours does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 # Command line

@@ -1,9 +1,9 @@
 """Starting the workers of a pool, in one of three ways, none of which runs the user's script again.
 
 forkserver
-    forked from a process that runs nothing of the user's (see :mod:`.forkserver`). The default.
+    forked from a process that runs nothing of the user's (see :mod:`.forkserver`). The default on Linux.
 spawn
-    a fresh interpreter.
+    a fresh interpreter. The default on macOS, and all that there is on Windows.
 fork
     forked from the consumer, which is only safe if that has no threads.
 """
@@ -11,9 +11,10 @@ fork
 from __future__ import annotations
 
 import os
+import socket
+import sys
 
 from ...exceptions import ParameterError, PescadorError
-from ..protocol.connection import Connection
 from ..system import blas
 from ..system.orphans import reclaim_once
 from . import worker_main
@@ -24,15 +25,17 @@ from .process import Process, end
 
 __all__ = ["START_METHODS", "Launcher", "cannot_start", "check_start_method"]
 
-START_METHODS = ("forkserver", "spawn", "fork")
+START_METHODS = ("forkserver", "spawn", "fork") if hasattr(os, "fork") else ("spawn",)
+
+Sockets = tuple[socket.socket, socket.socket]
+"""One side's end of the connection, and of the wake-up pair."""
 
 
 def check_start_method(method: str | None) -> str:
     """Return the start method, or raise ParameterError."""
-    if not hasattr(os, "fork"):
-        raise PescadorError("worker processes need a POSIX system; use backend='thread' here")
     if method is None:
-        return START_METHODS[0]
+        # On macOS, what NumPy computes with does not survive a fork.
+        return START_METHODS[0] if sys.platform != "darwin" else "spawn"
     if method not in START_METHODS:
         raise ParameterError(f"unknown start_method {method!r}; it must be one of {', '.join(START_METHODS)}")
     return method
@@ -59,21 +62,18 @@ class Launcher:
         self._given = given
         self._forkserver = Forkserver.acquire() if method == "forkserver" else None
 
-    def start(self, connection: Connection, wakeup: int, ours: tuple[Connection, int]) -> Process:
+    def start(self, theirs: Sockets, ours: Sockets) -> Process:
         """Start a worker.
 
-        `connection` and `wakeup` are the worker's ends, which are closed here in any case. `ours` are the
-        consumer's; a forked worker closes them, or it would never see their end.
+        `theirs` are the worker's ends of its connection and of its wake-up pair, which are closed here in any
+        case. `ours` are the consumer's; a forked worker closes them, or it would never see their end.
         """
-        descriptors = (connection.socket.fileno(), wakeup)
         process = None
         try:
             if self._forkserver is not None:
-                return self._start_from_forkserver(descriptors)
+                return self._start_from_forkserver(theirs)
             with interrupts_blocked():
-                process = (
-                    self._spawn(descriptors) if self._method == "spawn" else self._fork(descriptors, ours)
-                )
+                process = self._spawn(theirs) if self._method == "spawn" else self._fork(theirs, ours)
         except KeyboardInterrupt:
             if process is not None:
                 end([process], 0)
@@ -83,11 +83,12 @@ class Launcher:
         else:
             return process
         finally:
-            connection.close()
-            os.close(wakeup)
+            for sock in theirs:
+                sock.close()
 
-    def _start_from_forkserver(self, descriptors: tuple[int, int]) -> Process:
+    def _start_from_forkserver(self, theirs: Sockets) -> Process:
         assert self._forkserver is not None
+        descriptors = _descriptors(theirs)
         try:
             answer = self._forkserver.fork(descriptors, **self._given)
         except (OSError, EOFError):
@@ -106,22 +107,25 @@ class Launcher:
         if forkserver is not None:
             Forkserver.release(forkserver)
 
-    def _spawn(self, descriptors: tuple[int, int]) -> Process:
-        code = f"from pescador.backends.processes.worker_main import main; main{descriptors}"
-        return start_interpreter(code, descriptors, **self._given)
+    def _spawn(self, theirs: Sockets) -> Process:
+        code = "from pescador.backends.processes.worker_main import main"
+        return start_interpreter(code, theirs, **self._given)
 
-    def _fork(self, descriptors: tuple[int, int], ours: tuple[Connection, int]) -> Process:
+    def _fork(self, theirs: Sockets, ours: Sockets) -> Process:
         flush_output()  # or the worker would print once more what is still to be printed here
         pid = os.fork()
         if not pid:
-            in_forked_child(lambda: self._run(descriptors, ours))
+            in_forked_child(lambda: self._run(theirs, ours))
         return Process(pid)
 
-    def _run(self, descriptors: tuple[int, int], ours: tuple[Connection, int]) -> None:
+    def _run(self, theirs: Sockets, ours: Sockets) -> None:
         forget_exit_functions()
-        connection, wakeup = ours
-        connection.close()
-        os.close(wakeup)
+        for sock in ours:
+            sock.close()
         for library in blas.loaded() if self._given else ():
             library.obey(self._given)
-        worker_main.main(*descriptors)
+        worker_main.main(*_descriptors(theirs))
+
+
+def _descriptors(sockets: Sockets) -> tuple[int, int]:
+    return sockets[0].fileno(), sockets[1].fileno()

@@ -1,8 +1,8 @@
 """A process as its consumer sees it: whether it has ended, how, and ending it.
 
 A process is watched through a *pidfd*, which becomes readable when it ends, whoever its parent is and
-whatever copies of its sockets are around. Where the system has none (it is Linux that has them), it is
-looked at every few milliseconds.
+whatever copies of its sockets are around; on macOS through a kqueue, which does, too. Where there is neither,
+it is looked at every few milliseconds.
 
 Any thread may call anything here. The lock is held to note an end, not to wait for one; a worker that was
 forked by the forkserver then asks that, for REAP_SECONDS at most. An end is noted once, so it is read without
@@ -14,15 +14,16 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import select
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 import psutil
 
-from ..system.pids import offspring, runs, tell, watch
+from ..system.pids import KILL, offspring, runs, tell, watch
+from ..system.polling import POLLIN, new_poll
 from ..system.waiting import in_slices
 
 __all__ = ["Process", "discard", "end"]
@@ -84,8 +85,8 @@ class Process:
         if pidfd is None:
             time.sleep(min(seconds, LOOK_SECONDS))
             return True
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
+        poll = new_poll()
+        poll.register(pidfd, POLLIN)
         return bool(poll.poll(1000 * seconds))
 
     def _look(self) -> None:
@@ -130,10 +131,27 @@ class Process:
                     os.kill(self.pid, number)
 
 
+class WindowsProcess(Process):
+    """A process that is known by a handle, as they are on Windows, where there are no signals."""
+
+    def __init__(self, interpreter: subprocess.Popen[bytes]) -> None:
+        self._interpreter = interpreter
+        super().__init__(interpreter.pid)
+
+    def _wait(self, seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._interpreter.wait(seconds)
+        return True
+
+    def _reap(self) -> bool:
+        self._returncode = self._interpreter.poll()
+        return self._returncode is not None
+
+
 def discard(pid: int) -> None:
     """Kill a process that has just been started, and that nobody else knows of."""
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, KILL)
         os.waitpid(pid, 0)
 
 
@@ -158,17 +176,17 @@ def end(
         notice(left)
     left = _wait_for(left, deadline)
     started: list[psutil.Process] = []  # by those that have to be ended
-    for signal_number, seconds in ((number, patience), (signal.SIGKILL, KILL_SECONDS)):
+    for signal_number, seconds in ((number, patience), (KILL, KILL_SECONDS)):
         started += [child for process in left for child in offspring(process.pid)]
         for process in left:
             process.kill(signal_number)
-            if signal_number == signal.SIGTERM:
+            if signal_number == signal.SIGTERM != KILL:
                 process.kill(signal.SIGCONT)  # one that is stopped would not see the other signal
         for child in started:
             tell(child, min(signal_number, signal.SIGTERM))
         deadline = time.monotonic() + seconds
         left = _wait_for(left, deadline)
-        while signal_number != signal.SIGKILL and any(map(runs, started)) and time.monotonic() < deadline:
+        while signal_number != KILL and any(map(runs, started)) and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
 
 

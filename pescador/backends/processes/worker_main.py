@@ -2,15 +2,13 @@
 
 The main thread obeys commands and runs generators (see :mod:`..worker.process_loop`). One more thread, the
 listener, waits for the consumer to end, upon which it ends this process, and for what comes through the
-wake-up pipe (see there).
+wake-up socket (see there).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
-import select
 import signal
 import socket
 import sys
@@ -26,6 +24,7 @@ from ..protocol.messages import WANT
 from ..protocol.world import Setup
 from ..system.owner import Owner, is_dead, this_owner
 from ..system.pids import become_subreaper, watch
+from ..system.polling import POLLIN, new_poll
 from ..system.threads import start_thread
 from ..worker.process_loop import ProcessLoop
 from .ending import exit_now, exit_orderly, ignore_shared_memory
@@ -35,14 +34,15 @@ from .stacks import report_to
 __all__ = ["main"]
 
 
-def main(connection_descriptor: int, wakeup: int) -> NoReturn:
+def main(*descriptors: int) -> NoReturn:
     """Run a worker in this process, which does nothing else, until it is told to stop; then end it."""
     ignore_interrupts()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     become_subreaper()
     ignore_shared_memory()
     code = 1
-    connection = Connection(socket.socket(fileno=connection_descriptor))
+    sock, wakeup = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+    connection = Connection(sock)
     try:
         _work(connection, wakeup)
         code = 0
@@ -56,12 +56,12 @@ def main(connection_descriptor: int, wakeup: int) -> NoReturn:
         exit_orderly(code)
 
 
-def _work(connection: Connection, wakeup: int) -> None:
+def _work(connection: Connection, wakeup: socket.socket) -> None:
     try:
         received = connection.receive()
         assert received is not None
-        message, descriptors = received
-        running = report_to(descriptors[0]) if descriptors else None  # first, for what follows may hang
+        message, handles = received
+        running = report_to(handles[0]) if handles else None  # first, for what follows may hang
         setup: Setup
         setup, make_sender = pickle.loads(message)
         consumer = _watch(setup.consumer)
@@ -80,12 +80,12 @@ def _work(connection: Connection, wakeup: int) -> None:
     except BaseException:
         words = traceback.format_exc()[-8000:]
         with contextlib.suppress(OSError, EOFError):
-            connection.send_reading(messages.LAST_WORDS + words.encode(errors="replace"))
+            connection.send_reading(messages.LAST_WORDS, words.encode(errors="replace"))
         raise
 
 
 def _watch(consumer: Owner) -> int | None:
-    """Return a descriptor that tells of the end of the consumer; None where only its pipe and socket do."""
+    """Return a descriptor that tells of the end of the consumer; None where only its sockets do."""
     if consumer.pid_namespace != this_owner().pid_namespace:
         return None  # its number is that of another process here
     descriptor = watch(consumer.pid)
@@ -94,12 +94,13 @@ def _watch(consumer: Owner) -> int | None:
     return descriptor
 
 
-def _listen(loop: ProcessLoop, consumer: int | None, wakeup: int) -> None:
-    """Start the thread that listens to the wake-up pipe, and waits for the end of the consumer."""
-    poll = select.poll()
-    poll.register(wakeup, select.POLLIN)
+def _listen(loop: ProcessLoop, consumer: int | None, wakeup: socket.socket) -> None:
+    """Start the thread that listens to the wake-up socket, and waits for the end of the consumer."""
+    wakeup.setblocking(False)
+    poll = new_poll()
+    poll.register(wakeup, POLLIN)
     if consumer is not None:
-        poll.register(consumer, select.POLLIN)
+        poll.register(consumer, POLLIN)
 
     def listen() -> None:
         wants: set[tuple[int, ...]] = set()
@@ -107,10 +108,10 @@ def _listen(loop: ProcessLoop, consumer: int | None, wakeup: int) -> None:
             while True:
                 # When the main thread is about to send anyway, look again a millisecond later whether it did.
                 for descriptor, _ in poll.poll(1 if wants else None):
-                    # The consumer alone holds the other end of the pipe, which therefore ends with it.
-                    if descriptor == consumer or not (data := os.read(wakeup, WANT.size << 8)):
+                    # The consumer alone holds the other end of the pair, which therefore ends with it.
+                    if descriptor == consumer or not (data := wakeup.recv(WANT.size << 8)):
                         exit_now(1)
-                    wants.update(WANT.iter_unpack(data))  # each was written in one piece
+                    wants.update(WANT.iter_unpack(data))  # each was sent in one piece
                 wants = {want for want in wants if not loop.wake_up(*want)}
         finally:  # without a listener the end of the consumer would go unnoticed
             exit_now(1)

@@ -1,6 +1,6 @@
 """What a consumer and its worker processes say to each other.
 
-connection.py   messages between two processes, in order and with file descriptors
+connection.py   messages between two processes, in order and with handles of shared memory
 backoff.py      waiting for the other side before one sleeps
 messages.py     the form of what a worker sends
 codec.py        items as bytes, and back: dicts of arrays

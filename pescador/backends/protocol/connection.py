@@ -1,11 +1,14 @@
-"""Messages between the consumer and a worker process, over a pair of Unix sockets.
+"""Messages between the consumer and a worker process, over a pair of connected sockets.
 
-Sockets of type SEQPACKET keep the bounds of messages. File descriptors travel with messages, and a long
-message travels as several packets, of which the first announces it::
+A message is a *frame* in a stream of bytes; with it may come handles of shared memory (see
+:mod:`..system.shared_memory`). Where these are file descriptors, they travel with its first byte; where they
+are names, these are the first of the bytes that follow the header::
 
-    packet    a message of MAX_MESSAGE bytes at most
-    packet    the announcement: a mark and the size of a long message, with its descriptors
-    packets   MAX_MESSAGE bytes of it each, the last one may be shorter
+    header   number of bytes that follow, number of handles
+    bytes    the message
+
+A frame with neither, which no message makes, says that the handles of a message came. Until then the sender
+keeps copies, for they might be lost while they are under way; Linux does not lose any, and does without.
 
 The end of the other side, however it comes, shows as the end of the stream.
 
@@ -22,33 +25,35 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
-import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 
 from ...exceptions import PescadorError
-from ..system.descriptors import close_all, copies_of
+from ..system.polling import POLLIN, POLLOUT, new_poll
+from ..system.shared_memory import Handle, Named, close_all, copies_of
 
-__all__ = ["MAX_MESSAGE", "Connection", "Ended"]
+__all__ = ["MAX_MESSAGE", "Connection", "Ended", "Message", "socket_pair"]
 
-# Bytes of a packet. Far below the default socket buffer (208 KiB on Linux), so that some packets are
-# always under way.
+# Bytes that are received at a time; a longer message takes several turns.
 MAX_MESSAGE = 1 << 16
 
-# The announcement of a longer message. No other message begins like this.
-_LONG = b"\0long"
-_SIZE = struct.Struct("=Q")
+COPIED_BYTES = 1 << 12  # A message of more is a view of what was received.
+
+_HEADER = struct.Struct("=QB")
+
+# What sockets hold at least, of each direction. Linux gives 208 KiB, macOS 8.
+BUFFER_BYTES = 1 << 18
 
 MAX_DESCRIPTORS = 8
 # As plain integers: the flags of the socket module are members of an enum, which are slow to combine.
 _CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-_DONT_WAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 # Some programs let SIGPIPE end them; that the other side is gone is not to end this one.
-_SEND = _DONT_WAIT | int(getattr(socket, "MSG_NOSIGNAL", 0))
+_NO_SIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
 _TRUNCATED = int(getattr(socket, "MSG_CTRUNC", 0))
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4) if hasattr(socket, "CMSG_SPACE") else 0
 
@@ -59,8 +64,9 @@ SHORT_SECONDS = 1e-3
 # The other side is gone.
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 
-_Packet = tuple[bytes | memoryview, list[int]]
-_NO_DESCRIPTORS: list[int] = []
+_NO_HANDLES: list[Handle] = []
+
+Message = tuple[bytes | memoryview, list[Handle]]
 
 
 class Ended(EOFError):  # noqa: N818  # it is no error, but how every connection ends
@@ -78,21 +84,25 @@ class Connection:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(True)  # whatever socket.setdefaulttimeout() says
+        sock.setblocking(False)  # a flag for each call does not do on macOS
         self.socket = sock
         self.broken = ""
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-        self._kept: deque[tuple[bytes, list[int]]] = deque()  # received, and not asked for yet
-        self._coming: tuple[bytearray, int, list[int]] | None = None  # a long message, and its size
-        self._unsent: deque[_Packet] = deque()
+        self._poll = new_poll()
+        self._poll.register(sock, POLLIN)
+        self._kept: deque[Message | PescadorError] = deque()  # received, and not asked for yet
+        self._begun = b""  # what was received of the next header
+        self._coming: tuple[bytearray, int, int] | None = None  # a message, what is there, number of handles
+        self._batches: deque[list[Handle] | None] = deque()  # that came; None: there was no place for them
+        self._was_reset = False
+        self._unsent: deque[tuple[bytes | memoryview, list[Handle]]] = deque()
+        self._lent: deque[list[Handle]] = deque()  # sent, and kept until they have come
         self._sending = threading.Lock()  # never waited for
         self._is_closed = False
 
     @classmethod
     def pair(cls) -> tuple[Connection, Connection]:
         """Return both ends."""
-        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one, other = socket_pair()
         return cls(one), cls(other)
 
     # Sending
@@ -102,8 +112,8 @@ class Connection:
         """Whether something waits for room in the socket."""
         return bool(self._unsent)
 
-    def send(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, now or when there is room. The caller may close the descriptors at once.
+    def send(self, *message: bytes, handles: Sequence[Handle] = ()) -> None:
+        """Send a message, given in parts, now or when there is room. The caller may close the handles.
 
         Raises
         ------
@@ -112,33 +122,13 @@ class Connection:
         PescadorError
             If there is no descriptor left to keep a copy.
         """
-        if not descriptors and self.try_send(message):
-            return
         self._check()
-        copies = copies_of(descriptors) if descriptors else _NO_DESCRIPTORS
-        if len(message) <= MAX_MESSAGE:
-            self._unsent.append((message, copies))
+        if handles:
+            names = [handle.name.encode() for handle in handles if isinstance(handle, Named)]
+            self._unsent.append((_frame([*names, *message], len(handles)), copies_of(handles)))
         else:
-            self._unsent.extend(_packets(message, copies))  # in one step: nothing comes in between
+            self._unsent.append((_frame(message), _NO_HANDLES))
         self.flush()
-
-    def try_send(self, message: bytes) -> bool:
-        """Send a message that is not long if nothing is queued and there is room; return whether."""
-        if (self._unsent and not self.flush()) or len(message) > MAX_MESSAGE:
-            return False
-        try:
-            if not self._sending.acquire(blocking=False):
-                return False  # another thread is just sending, or this one is, below
-            try:
-                is_sent = self.send_now(message)
-            finally:
-                self._sending.release()
-        except BaseException as error:
-            self._failed(error)
-            raise
-        if self._unsent or self._is_closed:  # meanwhile
-            self.flush()
-        return is_sent
 
     def flush(self) -> bool:
         """Send what is queued, as far as there is room, and return whether that was all."""
@@ -147,12 +137,16 @@ class Connection:
             while unsent and sending.acquire(blocking=False):
                 try:
                     while unsent:
-                        message, descriptors = unsent[0]
-                        if not self.send_now(message, descriptors):
+                        frame, handles = unsent[0]
+                        n_sent = self._send(frame, handles)
+                        if n_sent < len(frame):
+                            if n_sent:  # the handles went with the first byte
+                                unsent[0] = memoryview(frame)[n_sent:], _NO_HANDLES
+                                self._lend(handles)
                             return False
                         unsent.popleft()
-                        if descriptors:
-                            close_all(descriptors)
+                        if handles:
+                            self._lend(handles)
                 finally:
                     sending.release()
         except BaseException as error:
@@ -162,23 +156,28 @@ class Connection:
             self.close()
         return not unsent
 
-    def send_now(self, message: bytes | memoryview, descriptors: Sequence[int] = ()) -> bool:
-        """Send a message that is not long, ahead of the queue, if there is room; return whether."""
+    def _send(self, frame: bytes | memoryview, handles: Sequence[Handle]) -> int:
+        """Send what there is room for, and return how many bytes that was."""
         self._check()
         try:
-            if descriptors:
-                rights = array.array("i", descriptors)
-                self.socket.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], _SEND)
-            else:
-                self.socket.send(message, _SEND)
+            if handles and _ANCILLARY:
+                descriptors = [handle for handle in handles if isinstance(handle, int)]  # as all are here
+                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+                return self.socket.sendmsg([frame], ancillary, _NO_SIGNAL)
+            return self.socket.send(frame, _NO_SIGNAL)
         except BlockingIOError:
-            return False
+            return 0
         except OSError as error:
             if error.errno not in _SHORT:
                 raise
             time.sleep(SHORT_SECONDS)
-            return False
-        return True
+            return 0
+
+    def _lend(self, handles: list[Handle]) -> None:
+        if sys.platform == "linux":
+            close_all(handles)
+        elif handles:
+            self._lent.append(handles)
 
     def _check(self) -> None:
         if self._is_closed or self.broken:
@@ -205,22 +204,20 @@ class Connection:
         while self._unsent:
             close_all(self._unsent.popleft()[1])
 
-    def send_reading(self, message: bytes, descriptors: Sequence[int] = ()) -> None:
+    def send_reading(self, *message: bytes, handles: Sequence[Handle] = ()) -> None:
         """Send a message, and wait until it is sent; what comes meanwhile is kept.
 
         If both sides only sent, neither would ever have room again.
         """
-        self.send(message, descriptors)
+        self.send(*message, handles=handles)
         while not self.flush():
-            if self._wait(select.POLLIN | select.POLLOUT):
-                received = self._take(_CLOSE_ON_EXEC)
-                if received is not None:
-                    self._kept.append(received)
+            if self._wait(POLLIN | POLLOUT):
+                self._take()
 
     # Receiving
 
-    def receive(self, block: bool = True) -> tuple[bytes, list[int]] | None:
-        """Return the next message and the descriptors that came with it.
+    def receive(self, block: bool = True) -> Message | None:
+        """Return the next message and the handles that came with it.
 
         Returns None if there is no message and `block` is false.
 
@@ -229,58 +226,112 @@ class Connection:
         Ended
             If the other side is gone.
         """
-        while True:
-            if self._kept:
-                return self._kept.popleft()
+        while not self._kept:
             if block:
-                if self._unsent:
-                    self.wait()
-                received = self._take(_CLOSE_ON_EXEC)
-            else:
-                if not self._poll.poll(0):  # cheaper than an exception
-                    return None
-                try:
-                    received = self._take(_CLOSE_ON_EXEC | _DONT_WAIT)
-                except BlockingIOError:
-                    return None
-            if received is not None:
-                return received
-
-    def _take(self, flags: int) -> tuple[bytes, list[int]] | None:
-        """Take a packet; return the message that is complete with it, if one is."""
-        packet, ancillary, flags = self._receive(flags)
-        if not packet:
-            raise Ended
-        descriptors: list[int] = []
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                rights = array.array("i")
-                rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
-                descriptors += rights
-        if flags & _TRUNCATED:
-            close_all(descriptors)
-            raise PescadorError(
-                "a file descriptor that came with a message found no place: too many files are open in this "
-                "process. Raise the limit ('ulimit -n')"
-            )
-        if self._coming is not None:
-            message, size, descriptors = self._coming
-            message += packet
-            if len(message) < size:
+                self.wait()
+            elif not self._poll.poll(0):  # cheaper than an exception
                 return None
-            self._coming = None
-            return bytes(message), descriptors
-        if packet.startswith(_LONG):
-            self._coming = bytearray(), _SIZE.unpack_from(packet, len(_LONG))[0], descriptors
-            return None
-        return packet, descriptors
+            self._take()
+        message = self._kept.popleft()
+        if isinstance(message, PescadorError):
+            raise message
+        return message
 
-    def _receive(self, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
-        while True:
-            try:
-                return self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, flags)[:3]
-            except ConnectionResetError:  # once, when it went without having read all; now comes what it sent
-                continue
+    def _take(self) -> None:
+        """Receive what is there, and keep the messages that are complete with it."""
+        try:
+            if self._coming is not None:
+                self._take_more(*self._coming)
+                return
+            received = self._receive()
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            # It went without having read all. What it sent may still come; then the end, or this once more.
+            if self._was_reset:
+                raise Ended from None
+            self._was_reset = True
+            return
+        if not received:
+            raise Ended
+        if self._begun:
+            received = self._begun + received
+        start, end = 0, len(received)
+        while end - start >= _HEADER.size:
+            n_bytes, n_handles = _HEADER.unpack_from(received, start)
+            start += _HEADER.size
+            if n_bytes > end - start:
+                message = bytearray(n_bytes)
+                message[: end - start] = received[start:end]
+                self._coming = message, end - start, n_handles
+                start = end
+                break
+            end_of_it = start + n_bytes
+            if n_bytes > COPIED_BYTES:
+                self._keep(memoryview(received)[start:end_of_it], n_handles)
+            else:
+                self._keep(received[start:end_of_it], n_handles)
+            start = end_of_it
+        self._begun = received[start:]
+
+    def _take_more(self, message: bytearray, n_there: int, n_handles: int) -> None:
+        n_bytes = self.socket.recv_into(memoryview(message)[n_there:])
+        if not n_bytes:
+            raise Ended
+        if n_there + n_bytes < len(message):
+            self._coming = message, n_there + n_bytes, n_handles
+        else:
+            self._coming = None
+            self._keep(memoryview(message), n_handles)
+
+    def _receive(self) -> bytes:
+        """Return bytes that came. Descriptors that came with them are of the next message that has some."""
+        if not _ANCILLARY:
+            return self.socket.recv(MAX_MESSAGE)
+        received, ancillary, flags, _ = self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, _CLOSE_ON_EXEC)
+        if ancillary or flags & _TRUNCATED:
+            rights = array.array("i")
+            for level, kind, data in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
+            if flags & _TRUNCATED:
+                close_all(rights)
+            self._batches.append(None if flags & _TRUNCATED else list(rights))
+        return received
+
+    def _keep(self, message: bytes | memoryview, n_handles: int) -> None:
+        """Keep a message that is complete."""
+        handles: list[Handle] | None = []
+        if n_handles:
+            if _ANCILLARY:
+                handles = self._batches.popleft() if self._batches else None
+            else:
+                message, handles = Named.split(message, n_handles)
+            if sys.platform != "linux":
+                self._acknowledge()
+        elif not message:
+            close_all(self._lent.popleft())
+            return
+        if handles is None:
+            self._kept.append(
+                PescadorError(
+                    "a file descriptor that came with a message found no place: too many files are open in "
+                    "this process. Raise the limit ('ulimit -n')"
+                )
+            )
+        else:
+            self._kept.append((message, handles))
+
+    def _acknowledge(self) -> None:
+        with contextlib.suppress(ConnectionError):  # it is gone, which the next look finds
+            self._unsent.append((_frame([]), _NO_HANDLES))
+            self.flush()
+
+    def take_acknowledgements(self) -> None:
+        """Let go of the handles that have come, where nothing else is ever received; one thread at a time."""
+        with contextlib.suppress(OSError, EOFError):
+            while self._lent and self._poll.poll(0):
+                self._take()
 
     def wait(self, writable: bool = False) -> bool:
         """Wait until a message is there, or (`writable`) one can be sent; return whether one is there.
@@ -288,8 +339,10 @@ class Connection:
         What is queued is sent meanwhile.
         """
         while not self._kept:
-            events = select.POLLIN | (select.POLLOUT if writable or self._unsent else 0)
-            if self._wait(events):
+            if not writable and not self._unsent:
+                self._poll.poll()
+                break
+            if self._wait(POLLIN | POLLOUT):
                 break
             try:
                 if self.flush() and writable:
@@ -300,9 +353,9 @@ class Connection:
         return True
 
     def _wait(self, events: int) -> bool:
-        poll = select.poll()
+        poll = new_poll()
         poll.register(self.socket, events)
-        return any(found & ~select.POLLOUT for _, found in poll.poll())
+        return any(found & ~POLLOUT for _, found in poll.poll())
 
     # The end
 
@@ -322,12 +375,14 @@ class Connection:
         if not self._sending.acquire(blocking=False) and not self.broken:
             return
         self._drop_unsent()
-        for _, descriptors in self._kept:
-            close_all(descriptors)
-        self._kept.clear()
-        if self._coming is not None:
-            close_all(self._coming[2])
-            self._coming = None
+        for handles in (
+            *(kept[1] for kept in self._kept if isinstance(kept, tuple)),
+            *self._lent,
+            *self._batches,
+        ):
+            close_all(handles or ())
+        for kept in (self._kept, self._lent, self._batches):
+            kept.clear()  # type: ignore[attr-defined]
         self.socket.close()
 
     def end(self) -> None:
@@ -336,9 +391,15 @@ class Connection:
         self.close()
 
 
-def _packets(message: bytes, descriptors: list[int]) -> list[_Packet]:
-    """Return the packets of a long message."""
-    view = memoryview(message)
-    parts = range(0, len(view), MAX_MESSAGE)
-    packets: list[_Packet] = [(view[start : start + MAX_MESSAGE], _NO_DESCRIPTORS) for start in parts]
-    return [(_LONG + _SIZE.pack(len(view)), descriptors), *packets]
+def _frame(message: Sequence[bytes], n_handles: int = 0) -> bytes:
+    return b"".join((_HEADER.pack(sum(map(len, message)), n_handles), *message))
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return a pair of connected sockets with large buffers."""
+    pair = socket.socketpair()
+    for sock in pair:
+        for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            if sock.getsockopt(socket.SOL_SOCKET, buffer) < BUFFER_BYTES // 2:
+                sock.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)
+    return pair

@@ -1,4 +1,4 @@
-"""The form of the messages that a worker process sends, and of what goes through its wake-up pipe.
+"""The form of the messages that a worker process sends, and of what goes through its wake-up socket.
 
 The first byte of a message says of what kind it is. One of kind 'I' holds entries of any streams, of which
 each stands for one item or several::
@@ -49,7 +49,7 @@ HEADER: Final = struct.Struct("=cHdQ")
 ENTRY: Final = struct.Struct("=QIIIQQQ")  # the last three are an extent
 ENTRY_SIZE: Final = ENTRY.size
 WANT: Final = struct.Struct("=QQ")
-"""What goes through a wake-up pipe: the stream that the consumer wants, and how many messages had come."""
+"""What goes through a wake-up socket: the stream that the consumer wants, and how many messages had come."""
 MAX_ITEMS: Final = 1 << 10  # of an entry
 
 SCATTERED: Final = 0x40000000  # added to the schema of a scattered item

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ...exceptions import WorkerError
-from ..system.shared_memory import Bytes
-from .connection import MAX_MESSAGE, Connection
+from ..system.shared_memory import Bytes, Handle
+from .connection import Connection, Message
 from .messages import NOWHERE, AnyExtent, Extent, Record
 
 __all__ = ["MAX_EXTENTS", "Receiver", "Sender", "Transport"]
@@ -74,16 +74,9 @@ class Sender(ABC):
         """
         return True
 
-    def try_send(self, message: bytes, extents: list[Extent]) -> bool:
-        """Send a message and the records it refers to; return False if that must wait."""
-        if len(message) > MAX_MESSAGE and self.connection.flush():
-            self.connection.send(message)  # what finds no room is queued
-            return True
-        return self.connection.try_send(message)
-
-    def wait_to_send(self) -> None:
-        """Wait until there may be room to send, or a command is there."""
-        self.connection.wait(writable=True)
+    def send(self, message: list[bytes], extents: list[Extent]) -> None:
+        """Send a message, given in parts, and its records; what finds no room is queued in the connection."""
+        self.connection.send(*message)
 
     def close(self) -> None:
         """Release what is held."""
@@ -108,8 +101,8 @@ class Receiver(ABC):
         self._released: deque[AnyExtent] = deque()
 
     @abstractmethod
-    def receive(self) -> tuple[bytes, list[int]] | None:
-        """Return a message and its file descriptors if there is one; EOFError if there never will be."""
+    def receive(self) -> Message | None:
+        """Return a message and its handles if there is one; EOFError if there never will be."""
 
     @abstractmethod
     def wait(self, timeout: int) -> bool:
@@ -139,8 +132,8 @@ class Receiver(ABC):
         self.n_released -= n_bytes  # read only now, for another thread may have added to it
         return extents
 
-    def obey(self, message: bytes, descriptors: list[int]) -> None:
-        """Obey a message from the other half; descriptors that are left in the list are closed."""
+    def obey(self, message: bytes | memoryview, handles: list[Handle]) -> None:
+        """Obey a message from the other half; its handles are closed after that."""
         raise WorkerError(f"a worker sent a message of the unknown kind {message[:1]!r}")
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ class ShmBackend(ProcessBackend):
         How workers start.
     ring_bytes : int, optional
         Size of each worker's ring. If not given, eight times the size of the items, at least 16 MiB
-        and at most 256 MiB, and at most half of the shared memory that is free.
+        and at most 256 MiB, and at most an eighth of the memory that is free.
     blas_threads : int, 'auto' or None
         How many threads the numeric libraries of a worker use.
     """

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import select
 import time
 
 import numpy as np
 
 from ...exceptions import WorkerError
 from ..protocol import messages
-from ..protocol.connection import Connection
+from ..protocol.connection import Connection, Message
 from ..protocol.messages import AnyExtent
 from ..protocol.transport import Receiver
 from ..system import shared_memory
 from ..system.leases import Leases
-from ..system.shared_memory import ALIGNMENT, Bytes
+from ..system.polling import POLLIN, POLLOUT, new_poll
+from ..system.shared_memory import ALIGNMENT, Bytes, Handle
 
 __all__ = ["RingReceiver"]
 
@@ -37,12 +37,12 @@ class RingReceiver(Receiver):
         self._leases = Leases()
         self._own: dict[int, Bytes] = {}  # segments of one record
         self._n_leased = 0  # bytes
-        self._poll = select.poll()
-        self._poll.register(connection.socket, select.POLLIN)
+        self._poll = new_poll()
+        self._poll.register(connection.socket, POLLIN)
         if death is not None:
-            self._poll.register(death, select.POLLIN)
+            self._poll.register(death, POLLIN)
 
-    def receive(self) -> tuple[bytes, list[int]] | None:
+    def receive(self) -> Message | None:
         return self.connection.receive(block=False)
 
     def wait(self, timeout: int) -> bool:
@@ -51,28 +51,28 @@ class RingReceiver(Receiver):
         deadline = time.monotonic() + timeout / 1000
         try:
             while self.connection.has_unsent:
-                self._poll.modify(self.connection.socket, select.POLLIN | select.POLLOUT)
+                self._poll.modify(self.connection.socket, POLLIN | POLLOUT)
                 found = self._poll.poll(max(0, deadline - time.monotonic()) * 1000)
-                if not found or any(events & ~select.POLLOUT for _, events in found):
+                if not found or any(events & ~POLLOUT for _, events in found):
                     return bool(found)
                 with contextlib.suppress(ConnectionError):  # it is gone, which the next look finds
                     self.connection.flush()
         finally:
-            self._poll.modify(self.connection.socket, select.POLLIN)
+            self._poll.modify(self.connection.socket, POLLIN)
         return bool(self._poll.poll(max(0, deadline - time.monotonic()) * 1000))
 
-    def obey(self, message: bytes, descriptors: list[int]) -> None:
+    def obey(self, message: bytes | memoryview, handles: list[Handle]) -> None:
         kind = message[:1]
         if kind == messages.SEGMENT:
-            self._adopt(descriptors[0], *pickle.loads(message[1:]))
+            self._adopt(handles[0], *pickle.loads(message[1:]))
         elif kind == messages.NO_SEGMENT:
             del self._rings[pickle.loads(message[1:])]
         else:
-            super().obey(message, descriptors)
+            super().obey(message, handles)
 
-    def _adopt(self, descriptor: int, number: int, n_bytes: int, is_ring: bool) -> None:
+    def _adopt(self, handle: Handle, number: int, n_bytes: int, is_ring: bool) -> None:
         """Map a segment that the worker has made."""
-        memory = shared_memory.adopt(descriptor, n_bytes)
+        memory = shared_memory.adopt(handle, n_bytes)
         if is_ring:
             self._rings[number] = memory
             self.release_bound = n_bytes // 8

@@ -11,7 +11,6 @@ records are given up.
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Iterable
 from itertools import chain
@@ -26,6 +25,7 @@ from ..protocol.messages import NOWHERE, AnyExtent, Extent, Record
 from ..protocol.transport import Sender
 from ..system import shared_memory
 from ..system.leases import Leases
+from ..system.limits import free_memory
 from ..system.shared_memory import ALIGNMENT, Bytes
 from .ring import Allocator
 
@@ -36,10 +36,10 @@ RING_ITEMS = 8
 MIN_RING_BYTES = 1 << 24
 MAX_RING_BYTES = 1 << 28
 
-REMEDY = (
-    "Choose a smaller ring (ring_bytes), enlarge the shared memory (docker run --shm-size), or use "
-    "backend='zmq'"
-)
+# It takes this part of the memory that is free at most: generators need some, too, and so do other workers.
+FREE_SHARE = 8
+
+REMEDY = "Choose a smaller ring (ring_bytes), fewer workers, or give the container or job more memory"
 
 
 class RingSender(Sender):
@@ -157,17 +157,17 @@ class RingSender(Sender):
     def _grow(self, n_bytes: int) -> None:
         """Replace the ring by one that is large enough for items of this size, if there is memory."""
         size = max(MIN_RING_BYTES, min(RING_ITEMS * (n_bytes + ALIGNMENT), MAX_RING_BYTES))
-        free = shared_memory.free_bytes()
-        if free is not None:
-            size = min(size, free // 2)
+        size = min(size, free_memory().n_bytes // FREE_SHARE)
         size -= size % 4096
-        if size <= len(self._ring):
-            return
-        try:
-            self._make_ring(size)
-        except PescadorError:  # somebody else was faster; what there is must do
-            if not self._number:
-                raise
+        while size > len(self._ring):
+            try:
+                self._make_ring(size)
+            except PescadorError:  # somebody else was faster; what there is must do
+                if size // 2 < n_bytes and not self._number:
+                    raise
+                size -= size // 2 + size // 2 % 4096
+            else:
+                return
 
     def _make_ring(self, n_bytes: int) -> None:
         earlier = self._number
@@ -184,15 +184,15 @@ class RingSender(Sender):
     def _drop(self, number: int) -> None:
         del self._allocators[number]
         if number:
-            self.connection.send_reading(messages.NO_SEGMENT + pickle.dumps(number))
+            self.connection.send_reading(messages.NO_SEGMENT, pickle.dumps(number))
 
     def _make_segment(self, n_bytes: int, is_ring: bool) -> tuple[int, Bytes]:
-        fd, memory = shared_memory.create(n_bytes, REMEDY)
+        handle, memory = shared_memory.create(n_bytes, REMEDY)
         try:
             self._n_segments += 1
             self.connection.send_reading(
-                messages.SEGMENT + pickle.dumps((self._n_segments, n_bytes, is_ring)), (fd,)
+                messages.SEGMENT, pickle.dumps((self._n_segments, n_bytes, is_ring)), handles=[handle]
             )
         finally:
-            os.close(fd)
+            shared_memory.close_all([handle])
         return self._n_segments, memory

@@ -1,10 +1,10 @@
 """Finding and reclaiming what a killed process left behind.
 
-Workers watch their consumer and end with it, and segments lose their names at once, so there is next to
-nothing to find: a worker that was stopped (SIGSTOP) when its consumer died, or a segment whose maker was
-killed between two system calls. Both carry the token of their owner (see :mod:`.owner`), but for a worker
-that was forked from its consumer: it has the command line of that, and is not found. They are touched only if
-that is certainly dead and they belong to the user of this process; root leaves those of others alone, too.
+Workers watch their consumer and end with it, and shared memory is freed with its last user, so there is next
+to nothing to find: a worker that was stopped (SIGSTOP) when its consumer died. It carries the token of its
+owner (see :mod:`.owner`), unless it was forked from its consumer: then it has the command line of that, and
+is not found. It is touched only if that is certainly dead and it belongs to the user of this process; root
+leaves those of others alone, too.
 
 What cannot be looked at is left alone. No failure of looking reaches the caller, and what is reported is
 what has really ended. Where there are no pidfds, and outside Linux, no process is ended: another one might
@@ -16,15 +16,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import select
 import signal
 import time
 
 import psutil
 
-from . import shared_memory
 from .owner import Owner, is_dead, parse, this_owner
-from .pids import pids_are_ours, watch
+from .pids import KILL, pids_are_ours, watch, watched_by
+from .polling import POLLIN, new_poll
 
 __all__ = ["command_line", "owner_of", "processes", "reclaim", "reclaim_nothing", "reclaim_once"]
 
@@ -80,12 +79,11 @@ def processes() -> list[int]:
 
 
 def reclaim(dry_run: bool = False) -> list[str]:
-    """Kill orphaned workers and remove orphaned segments; return what was ended, in words.
+    """Kill orphaned workers; return what was ended, in words.
 
     In a dry run that is what would be.
     """
-    found = [f"process {pid}" for pid in _reclaim_processes(dry_run)]
-    return found + [f"segment {name}" for name in shared_memory.reclaim(dry_run)]
+    return [f"process {pid}" for pid in _reclaim_processes(dry_run)]
 
 
 def reclaim_nothing() -> None:
@@ -113,6 +111,8 @@ def _is_orphan(pid: int) -> bool:
 
 
 def _reclaim_processes(dry_run: bool) -> list[int]:
+    if watched_by() != "pidfd":
+        return []
     with contextlib.ExitStack() as stack:
         pids: dict[int, int] = {}  # by the descriptor that watches it
         for pid in processes():
@@ -130,16 +130,16 @@ def _reclaim_processes(dry_run: bool) -> list[int]:
             return list(pids.values())
         for descriptor in pids:
             with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                signal.pidfd_send_signal(descriptor, KILL)
         return [pids[descriptor] for descriptor in _ended(pids, DYING_SECONDS)]
 
 
 def _ended(descriptors: dict[int, int], seconds: float) -> list[int]:
     """Wait so many seconds at most for all these processes; return the descriptors of those that ended."""
     deadline = time.monotonic() + seconds
-    poll = select.poll()
+    poll = new_poll()
     for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
+        poll.register(descriptor, POLLIN)
     ended: list[int] = []
     while len(ended) < len(descriptors):
         now_ended = poll.poll(max(0, deadline - time.monotonic()) * 1000)

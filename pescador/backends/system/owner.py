@@ -1,8 +1,8 @@
-"""Who owns a process or a segment.
+"""Who owns a process.
 
 A number of a process says little: it is used again, it means another process in another pid namespace
 (a container), and it does not outlive a boot. So an *owner* is a number together with all that makes it
-unique, and written as a *token* in command lines of workers and in names of segments::
+unique, and written as a *token* in command lines of workers::
 
     <pid>-<start time>-<pid namespace>-<time namespace>-<boot>
 

@@ -11,12 +11,15 @@ import contextlib
 import ctypes
 import errno
 import os
+import select
 import signal
 import sys
+from typing import Any
 
 import psutil
 
 __all__ = [
+    "KILL",
     "become_subreaper",
     "end_with_parent",
     "has_ended",
@@ -27,7 +30,10 @@ __all__ = [
     "runs",
     "tell",
     "watch",
+    "watched_by",
 ]
+
+KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)  # which Windows does not have: its SIGTERM is as hard
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -83,8 +89,9 @@ def runs(process: psutil.Process) -> bool:
     """Whether a process has not ended; a child of this process that has is reaped."""
     with contextlib.suppress(psutil.Error):
         if process.is_running():  # no other process has its number now
-            with contextlib.suppress(ChildProcessError):  # it is the child of another one
-                return not os.waitpid(process.pid, os.WNOHANG)[0]
+            if hasattr(os, "WNOHANG"):
+                with contextlib.suppress(ChildProcessError):  # it is the child of another one
+                    return not os.waitpid(process.pid, os.WNOHANG)[0]
             return process.status() != psutil.STATUS_ZOMBIE
     return False
 
@@ -101,17 +108,34 @@ def tell(process: psutil.Process, number: int) -> None:
     """Send a signal to a process; one that is stopped goes on, or it would not see the signal."""
     with contextlib.suppress(psutil.Error):
         process.send_signal(number)
-        process.send_signal(signal.SIGCONT)
+        if KILL != signal.SIGTERM:
+            process.send_signal(signal.SIGCONT)
 
 
 def watch(pid: int) -> int | None:
     """Return a descriptor that is readable once a process has ended; None if there is no such thing."""
     try:
-        return os.pidfd_open(pid)
+        return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else _kqueue(pid)
     except (OSError, AttributeError) as error:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
             raise  # who goes on without it does not hear of the end of the process
         return None
+
+
+def watched_by() -> str | None:
+    """Return what tells of the end of a process on this system; None if nothing does."""
+    if hasattr(os, "pidfd_open"):
+        return "pidfd"
+    return "kqueue" if hasattr(select, "kqueue") else None
+
+
+def _kqueue(pid: int) -> int:
+    """Return a descriptor that is readable once a process has ended, on macOS and the BSDs."""
+    module: Any = select
+    with contextlib.closing(module.kqueue()) as queue:
+        events = [module.kevent(pid, module.KQ_FILTER_PROC, module.KQ_EV_ADD, module.KQ_NOTE_EXIT)]
+        queue.control(events, 0)
+        return os.dup(queue.fileno())
 
 
 def become_subreaper() -> None:
@@ -125,7 +149,7 @@ def end_with_parent(parent: int) -> None:
     A parent that has ended already is not noticed by the kernel any more, so this process exits at once.
     Where the kernel has no such service, nothing happens.
     """
-    if _prctl(PR_SET_PDEATHSIG, signal.SIGKILL) and os.getppid() != parent:
+    if _prctl(PR_SET_PDEATHSIG, KILL) and os.getppid() != parent:
         os._exit(1)
 
 

@@ -7,7 +7,6 @@ recipe will do so any more.
 from __future__ import annotations
 
 import io
-import os
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +20,7 @@ from ..protocol import mapped, script
 from ..protocol.mapped import InSegment
 from ..protocol.script import PersistentId
 from ..system import shared_memory
+from ..system.shared_memory import Handle
 
 __all__ = ["Shelf"]
 
@@ -37,14 +37,14 @@ class Shelf:
         # An array is one object for all who refer to it, as it is in the consumer.
         self._arrays: weakref.WeakValueDictionary[InSegment, Array] = weakref.WeakValueDictionary()
 
-    def add_segment(self, number: int, n_bytes: int, fd: int) -> None:
-        """Map a segment. Closes `fd`."""
+    def add_segment(self, number: int, n_bytes: int, handle: Handle) -> None:
+        """Map a segment. Closes the handle."""
         try:
-            self._segments[number] = shared_memory.adopt(fd, n_bytes, private=True).base
+            self._segments[number] = shared_memory.adopt(handle, n_bytes, private=True).base
         except PescadorError as error:  # which is raised when a recipe refers to it
             self._segments[number] = error
         finally:
-            os.close(fd)
+            shared_memory.close_all([handle])
 
     def add_part(self, number: int, data: bytes) -> None:
         """Take a part, which is loaded when a recipe refers to it for the first time."""

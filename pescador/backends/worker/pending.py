@@ -79,9 +79,9 @@ class Pending:
         self._entries.append(ENTRY.pack(stream, schema, self._n_run, n_bytes, *NOWHERE))
         self._run, self._n_run = _NO_RUN, 0
 
-    def message(self, waited: float, copied: int) -> bytes:
-        """Return the message."""
+    def message(self, waited: float, copied: int) -> list[bytes]:
+        """Return the message, in parts."""
         if self._n_run:
             self._end_run()
         header = HEADER.pack(ITEMS, len(self._entries), waited, copied)
-        return b"".join([header, *self._entries, *self.bodies])
+        return [header, *self._entries, *self.bodies]

@@ -10,7 +10,7 @@ puts them. What is sent is a message with the small items, and with the places o
 
 A consumer says what it wants before it sleeps, by a command, which the main thread sees when a slice ends;
 then what comes first will wake it. When it has slept for a while, a generator may have been running for as
-long. Then it says so again, through the wake-up pipe, which a thread of this worker listens to: that thread
+long. Then it says so again, through the wake-up socket, which a thread of this worker listens to: that thread
 sends what is pending at once (:meth:`ProcessLoop.wake_up`), or has the main thread send the next item of that
 stream as soon as it is made. Both ways carry the same: the number of the stream, 0 for any, and how many
 messages had come by then. If more were sent, one is under way, which will wake the consumer: it wants nothing
@@ -41,7 +41,6 @@ from ..protocol.messages import NOWHERE, Extent, Record
 from ..protocol.pickling import pickled
 from ..protocol.transport import Sender
 from ..protocol.world import World, seed_globals
-from ..system.descriptors import close_all
 from ..system.shared_memory import Bytes
 from .loading import Shelf
 from .loop import Stop, Unsendable, WorkerLoop
@@ -101,12 +100,8 @@ class ProcessLoop(WorkerLoop):
             return ("stop",)
         if received is None:
             return None
-        message, descriptors = received
-        command: tuple[Any, ...] = pickle.loads(message)
-        if command[0] == "segment":
-            return (*command, descriptors.pop())
-        close_all(descriptors)
-        return command
+        message, handles = received
+        return (*pickle.loads(message), *handles)
 
     def _free(self, extents: bytes, *command: Any) -> None:
         """Take back memory, and obey the command that came with that, if one did."""
@@ -181,7 +176,7 @@ class ProcessLoop(WorkerLoop):
         schema.is_new = False
         with self._lock:
             self.flush()
-            self._put(messages.SCHEMA + definition, [])
+            self._put([messages.SCHEMA, definition], [])
 
     def probe(self) -> None:
         self._sender.given_out[0] = NOWHERE
@@ -290,16 +285,17 @@ class ProcessLoop(WorkerLoop):
         self._begin_pending()
         self._put(pending.message(self.waited, self.copied), pending.extents)
 
-    def _put(self, message: bytes, extents: list[Extent]) -> None:
-        while not self._sender.try_send(message, extents):
+    def _put(self, message: list[bytes], extents: list[Extent]) -> None:
+        self._sender.send(message, extents)
+        while not self._connection.flush():
             # Commands are obeyed meanwhile, so that a consumer which does not read can still close.
-            self._sender.wait_to_send()
+            self._connection.wait(writable=True)
             super().obey_commands(block=False)
 
     def wake_up(self, number: int, n_received: int) -> bool:
         """Send what is pending if the consumer wants it; else have what it wants sent as soon as it is made.
 
-        Called by the listening thread. Returns False if nothing can be done now, because the main thread is
+        Called by the listening thread. Returns False if it is to be called again, because the main thread is
         sending, or the connection is full.
         """
         if not self._lock.acquire(blocking=False):
@@ -313,10 +309,10 @@ class ProcessLoop(WorkerLoop):
                 return True
             if not pending.n_items or (self.wanted and self.wanted not in pending.streams):
                 self._at_once = True
-            elif not self._sender.try_send(pending.message(self.waited, self.copied), pending.extents):
-                return False
             else:
                 self._begin_pending()
+                self._sender.send(pending.message(self.waited, self.copied), pending.extents)
+                return self._connection.flush()
         except OSError:  # the consumer is gone, which the main thread will learn
             self._begin_pending()
         finally:

@@ -11,7 +11,7 @@ import zmq
 
 from ...exceptions import PescadorError
 from ..protocol.connection import Connection
-from ..system.descriptors import close_all
+from ..system.shared_memory import close_all
 from ..system.threads import start_thread
 
 __all__ = ["BUDGET", "FRAME_BYTES", "REMEDY", "keep_freed_memory", "make_context", "starts"]
@@ -37,7 +37,7 @@ def make_context(connection: Connection) -> zmq.Context[Any]:
     end = threading.Event()
     threads = [threading.Thread(target=end.wait, daemon=True) for _ in range(N_THREADS)]
     try:
-        for _ in range(N_DESCRIPTORS):
+        for _ in range(N_DESCRIPTORS if hasattr(os, "fork") else 0):  # Windows has no such limit
             descriptors.append(os.dup(connection.socket.fileno()))
         for thread in threads:
             start_thread(thread)

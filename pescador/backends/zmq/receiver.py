@@ -14,7 +14,7 @@ import zmq
 
 from ...exceptions import WorkerError
 from ..protocol import messages
-from ..protocol.connection import Connection
+from ..protocol.connection import Connection, Message
 from ..protocol.messages import AnyExtent
 from ..protocol.transport import Receiver
 from ..system.shared_memory import Bytes, private
@@ -55,7 +55,7 @@ class ZMQReceiver(Receiver):
             if waited_for is not None:
                 self._poller.register(waited_for, zmq.POLLIN)
 
-    def receive(self) -> tuple[bytes, list[int]] | None:
+    def receive(self) -> Message | None:
         try:
             if not self._coming:
                 self._receive_message()

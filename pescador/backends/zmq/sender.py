@@ -87,8 +87,9 @@ class ZMQSender(Sender):
             else:
                 self._n_bytes -= n_bytes
 
-    def try_send(self, message: bytes, extents: list[Extent]) -> bool:
-        parts = [message[start : start + FRAME_BYTES] for start in starts(len(message) + 1)]
+    def send(self, message: list[bytes], extents: list[Extent]) -> None:
+        whole = b"".join(message)
+        parts = [whole[start : start + FRAME_BYTES] for start in starts(len(whole) + 1)]
         if extents:
             parts.append(messages.pack_extents(extents))
         self._socket.send_multipart(parts, copy=self._copy)
@@ -96,7 +97,6 @@ class ZMQSender(Sender):
             memory: Any = self._lent[extent.segment].memory
             for start in starts(extent.n_bytes):
                 self._socket.send(memory[start : start + FRAME_BYTES], copy=self._copy)
-        return True
 
     def close(self) -> None:
         self._socket.disable_monitor()
@@ -119,5 +119,5 @@ def _watch(monitor: zmq.Socket[Any], connection: Connection, address: str) -> No
 
 def _end_with(connection: Connection, words: str) -> None:
     with contextlib.suppress(OSError):  # the consumer is gone
-        connection.send(messages.LAST_WORDS + words.encode())
+        connection.send(messages.LAST_WORDS, words.encode())
     exit_now(1)

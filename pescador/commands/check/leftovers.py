@@ -13,10 +13,9 @@ from typing import Final, NamedTuple
 
 import psutil
 
-from ...backends.system.shared_memory import FOLDER
-
 __all__ = ["Left", "left_since", "resources"]
 
+SHARED_MEMORY: Final = "/dev/shm"  # where Linux shows what has a name
 GRACE: Final = 1.0  # seconds in which what was ended may be gone
 
 
@@ -53,7 +52,7 @@ def _resources() -> Iterator[Left]:
     with suppress(psutil.Error):
         for file in psutil.Process().open_files():
             yield Left("open file", f"{file.path} (descriptor {file.fd})")
-    for kind, folder in (("shared memory", FOLDER), ("temporary file", tempfile.gettempdir())):
+    for kind, folder in (("shared memory", SHARED_MEMORY), ("temporary file", tempfile.gettempdir())):
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 with suppress(OSError):

@@ -11,6 +11,7 @@ import pytest
 
 from pescador import ChainMux, ParallelStreamer, PescadorError, RoundRobinMux, Streamer
 from pescador.backends.consumer.recipes import MAX_PARTS, MAX_SEGMENTS, Part, Recipes, Segment
+from pescador.backends.system.shared_memory import copies_of
 from pescador.backends.worker.loading import Shelf
 from tests.kinds import process_backends
 
@@ -63,8 +64,8 @@ class Worker:
             if need.number not in self.has:
                 self._supply(need.needs)
                 name, *arguments = need.command
-                descriptors = [os.dup(fd) for fd in need.descriptors]
-                getattr(self.shelf, f"add_{name}")(*arguments, *descriptors)
+                handles = copies_of(need.handles)
+                getattr(self.shelf, f"add_{name}")(*arguments, *handles)
                 self.has[need.number] = type(need)
 
     def drop(self):

@@ -65,7 +65,7 @@ def test_a_changed_message_is_refused_or_still_a_message(data):
             pending.add(stream, 1, body)
         else:
             pending.add_record(stream, 1, body)
-    message = bytearray(pending.message(0.0, 0))
+    message = bytearray(b"".join(pending.message(0.0, 0)))
     assert contents(unpacked(message)) == items
     if data.draw(st.booleans()):
         del message[data.draw(st.integers(0, len(message) - 1)) :]
@@ -91,7 +91,7 @@ def test_items_of_one_kind_share_an_entry():
     pending = Pending()
     for _ in range(100):
         pending.add(1, 1, b"ab")
-    message = pending.message(0.0, 0)
+    message = b"".join(pending.message(0.0, 0))
     assert len(message) == messages.HEADER.size + messages.ENTRY_SIZE + 200
     assert contents(unpacked(message)) == [(1, b"ab")] * 100
 

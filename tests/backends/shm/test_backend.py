@@ -20,8 +20,7 @@ from pescador.backends.protocol.messages import NOWHERE, Extent
 from pescador.backends.shm.receiver import RingReceiver
 from pescador.backends.shm.sender import RingSender
 from pescador.backends.system import shared_memory
-from pescador.backends.system.descriptors import close_all
-from pescador.backends.system.shared_memory import ALIGNMENT
+from pescador.backends.system.shared_memory import ALIGNMENT, close_all
 from pescador.backends.worker.process_loop import ProcessLoop
 from pescador.memory import allocate_with
 from pescador.seeding import Seed
@@ -38,7 +37,7 @@ class Halves:
         self.sender.prepare()
 
     def send(self, number, extent):
-        assert self.sender.try_send(messages.ITEMS + pickle.dumps((number, extent)), [extent])
+        self.sender.send([messages.ITEMS, pickle.dumps((number, extent))], [extent])
 
     def receive(self):
         """Yield what was sent."""
@@ -247,9 +246,11 @@ def test_both_sides_may_announce_more_than_a_socket_holds():
     here, there = Connection.pair()
     with contextlib.closing(here), contextlib.closing(there):
         n = sent = 0
-        while there.try_send(b"command"):
+        while not there.has_unsent:
+            there.send(b"command")
             n += 1
-        while here.try_send(b"message"):
+        while not here.has_unsent:
+            here.send(b"message")
             sent += 1
         reader = threading.Thread(target=lambda: [there.receive() for _ in range(sent + 1)])
         # Its messages are read only once there is room for one more command.

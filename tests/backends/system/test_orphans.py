@@ -1,4 +1,4 @@
-"""What a killed process left is reclaimed, and nothing else is touched.
+"""Workers of a consumer that is dead are ended, and nothing else is touched.
 
 Any other process that starts workers reclaims what is really an orphan, so a test has none: either it only
 asks, or the owner is dead for nobody but the test.
@@ -15,16 +15,15 @@ import pytest
 from pescador import ParallelStreamer, Streamer
 from pescador.__main__ import main
 from pescador.backends.processes.interpreter import python_command
-from pescador.backends.system import orphans, shared_memory
+from pescador.backends.system import orphans
 from pescador.backends.system.owner import this_owner
+from pescador.commands import doctor
 
 from ...kinds import worker_pid
-from ...worlds import ANOTHER_USER, ENVIRONMENT, WORLDS, run_in, segment_named
+from ...worlds import ENVIRONMENT, WORLDS, run_in
 
-pytestmark = pytest.mark.skipif(not os.path.isdir(shared_memory.FOLDER), reason="needs /dev/shm")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, no process is ended")
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can have things of other users")
-
-TAIL = "0123abcd"
 
 
 def dead():
@@ -37,8 +36,7 @@ def believed_dead(monkeypatch):
     """Return the token of an owner that is dead for this test alone; its workers don't end by themselves."""
     dead = this_owner()._replace(time_namespace="1")
     monkeypatch.setattr(orphans, "PATIENCE", 0)
-    for module in (shared_memory, orphans):
-        monkeypatch.setattr(module, "is_dead", lambda owner: owner == dead)
+    monkeypatch.setattr(orphans, "is_dead", lambda owner: owner == dead)
     return str(dead)
 
 
@@ -152,89 +150,6 @@ def test_a_process_of_another_user_is_left_alone_even_by_root(believed_dead, wor
     assert other.poll() is None
 
 
-# Segments
-
-
-def orphans_among(names, monkeypatch):
-    monkeypatch.setattr(os, "listdir", lambda folder: names)
-    return shared_memory.reclaim(dry_run=True)
-
-
-def test_a_segment_whose_owner_is_dead_is_removed(believed_dead):
-    name = f"pescador-{believed_dead}-{TAIL}"
-    with segment_named(name) as path:
-        assert f"segment {name}" in orphans.reclaim(dry_run=True)
-        assert os.path.exists(path)
-        assert f"segment {name}" in orphans.reclaim()
-        assert not os.path.exists(path)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "other-{}-0123abcd",
-        "pescador-{}",
-        "pescador-{}-0123abc",
-        "pescador-{}-0123abcd-",
-        "pescador-{}-0123ABCD",
-        "pescador-{}-a-b",
-        "pescador-x{}-0123abcd",
-        "pescador--{}-0123abcd",
-    ],
-)
-def test_what_is_not_named_by_us_is_left_alone(name, believed_dead):
-    name = name.format(believed_dead)
-    with segment_named(name):
-        assert f"segment {name}" not in orphans.reclaim(dry_run=True)
-
-
-def test_a_segment_of_the_form_of_earlier_versions_is_left_alone(monkeypatch):
-    assert orphans_among(["pescador-999999999-1-abcdef01"], monkeypatch) == []
-
-
-@as_root
-def test_a_segment_of_another_user_is_left_alone_even_by_root(believed_dead):
-    name = f"pescador-{believed_dead}-{TAIL}"
-    with segment_named(name, user=12345):
-        assert f"segment {name}" not in orphans.reclaim()
-
-
-def test_what_is_no_segment_is_left_alone(believed_dead, tmp_path):
-    link, folder = (
-        os.path.join(shared_memory.FOLDER, f"pescador-{believed_dead}-{tail}") for tail in (TAIL, "0" * 8)
-    )
-    os.symlink(tmp_path, link)
-    os.mkdir(folder)
-    try:
-        assert shared_memory.reclaim() == []
-        assert os.path.lexists(link)
-    finally:
-        os.remove(link)
-        os.rmdir(folder)
-
-
-@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError, IsADirectoryError])
-def test_a_segment_that_cannot_be_removed_is_not_reported(error, believed_dead, monkeypatch):
-    def refuse(name):
-        raise error
-
-    with segment_named(f"pescador-{believed_dead}-{TAIL}"):
-        monkeypatch.setattr(shared_memory._posixshmem, "shm_unlink", refuse)
-        assert shared_memory.reclaim() == []
-
-
-def test_a_name_that_cannot_be_removed_keeps_nobody_from_having_a_segment(monkeypatch):
-    unlink = shared_memory._posixshmem.shm_unlink
-
-    def refuse(name):
-        unlink(name)
-        raise PermissionError
-
-    monkeypatch.setattr(shared_memory._posixshmem, "shm_unlink", refuse)
-    fd, _ = shared_memory.create(4096, "")
-    os.close(fd)
-
-
 # No failure of looking reaches anybody
 
 OF_PSUTIL = [
@@ -247,7 +162,7 @@ OF_THE_SYSTEM = [FileNotFoundError(2, "missing"), PermissionError(13, "hidden"),
 FAILURES = [
     *((psutil, name, error) for name in ("pids", "Process") for error in OF_PSUTIL),
     *((psutil.Process, name, error) for name in ("cmdline", "uids") for error in OF_PSUTIL),
-    *((os, name, error) for name in ("listdir", "lstat", "readlink") for error in OF_THE_SYSTEM),
+    *((os, name, error) for name in ("listdir", "readlink") for error in OF_THE_SYSTEM),
     (orphans, "watch", OF_THE_SYSTEM[2]),
 ]
 
@@ -260,12 +175,10 @@ def test_what_cannot_be_looked_at_is_left_alone(module, name, error, believed_de
         raise error
 
     orphan = worker(command_of(believed_dead))
-    segment_of_it = f"pescador-{believed_dead}-{TAIL}"
-    with segment_named(segment_of_it), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, name, fail)
-        found = orphans.reclaim()
-    assert (f"process {orphan.pid}" in found) == (name == "lstat")
-    assert (f"segment {segment_of_it}" in found) == (name not in ("listdir", "lstat"))
+        assert orphans.reclaim() == []
+    assert orphan.poll() is None
 
 
 # What is said
@@ -273,25 +186,28 @@ def test_what_cannot_be_looked_at_is_left_alone(module, name, error, believed_de
 
 def test_what_is_reclaimed_goes_to_the_logger(monkeypatch, caplog, capfd):
     monkeypatch.setattr(orphans, "_reclaimed_by", 0)
-    monkeypatch.setattr(orphans, "reclaim", lambda: ["segment x"])
+    monkeypatch.setattr(orphans, "reclaim", lambda: ["process 7"])
     with caplog.at_level(logging.INFO, "pescador"):
         orphans.reclaim_once()
         orphans.reclaim_once()
     assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("pescador", "INFO", "reclaimed segment x, whose owner is dead")
+        ("pescador", "INFO", "reclaimed process 7, whose owner is dead")
     ]
     assert capfd.readouterr() == ("", "")
 
 
-def test_clean_says_what_it_removed(believed_dead, capsys):
-    name = f"pescador-{believed_dead}-{TAIL}"
-    with segment_named(name) as path:
-        assert main(["clean", "--dry-run"]) == 0
-        assert f"would remove segment {name}\n" in capsys.readouterr().out
-        assert os.path.exists(path)
-        assert main(["clean"]) == 0
-        assert f"removed segment {name}\n" in capsys.readouterr().out
-        assert not os.path.exists(path)
+def test_the_doctor_shows_what_is_left_and_clean_removes_it(believed_dead, worker, capsys):
+    orphan = worker(command_of(believed_dead))
+    leftovers = doctor._leftovers("leftovers")
+    assert leftovers.state == "warn"
+    assert f"process {orphan.pid}" in leftovers.figure
+    assert "python -m pescador clean" in leftovers.remedy
+    assert main(["clean", "--dry-run"]) == 0
+    assert f"would remove process {orphan.pid}\n" in capsys.readouterr().out
+    assert orphan.poll() is None
+    assert main(["clean"]) == 0
+    assert f"removed process {orphan.pid}\n" in capsys.readouterr().out
+    assert orphan.wait(30) < 0
 
 
 # Real namespaces and users
@@ -334,37 +250,11 @@ def test_workers_of_a_live_consumer_in_another_namespace_are_no_orphans(method, 
 
 @pytest.mark.parametrize("world", [name for name in WORLDS if "hidden" not in name])
 def test_workers_of_a_live_consumer_are_no_orphans_seen_from_another_world(world):
-    """Nor are segments, which may be shared among containers."""
-    name = f"pescador-{dead()}-{TAIL}"
     with ParallelStreamer(Streamer(range, 10**6), start_method="spawn") as stream:
         items = iter(stream)
         next(items)
         pid = worker_pid(stream)
-        shell = f'touch {shared_memory.FOLDER}/$1; shift; "$@" && ls {shared_memory.FOLDER}'
-        place = [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            f'mount -t tmpfs none {shared_memory.FOLDER} && exec "$@"',
-            "sh",
-        ]
-        done = run_in(
-            [*place, *WORLDS[world]],
-            *["sh", "-c", shell, "sh", name, sys.executable, "-m", "pescador", "clean"],
-        )
-        assert (done.returncode, done.stdout) == (0, f"nothing is left behind\n{name}\n"), done.stderr
+        done = run_in(WORLDS[world], sys.executable, "-m", "pescador", "clean")
+        assert (done.returncode, done.stdout) == (0, "nothing is left behind\n"), done.stderr
         assert psutil.pid_exists(pid)
         assert next(items) == 1
-
-
-def test_another_user_cleans_what_is_its_own_alone():
-    theirs, own = f"pescador-{dead()}-{TAIL}", f"pescador-{dead()}-{TAIL[::-1]}"
-    shell = (
-        f"mount -t tmpfs -o mode=1777 none {shared_memory.FOLDER} && cd {shared_memory.FOLDER} && "
-        f"touch {theirs} {own} && chown 12345 {own} && cd / && "
-        f'{" ".join(ANOTHER_USER)} "$@" && ls {shared_memory.FOLDER}'
-    )
-    run_in(ANOTHER_USER, sys.executable)
-    done = run_in(["unshare", "--mount", "sh", "-c", shell, "sh"], sys.executable, "-m", "pescador", "clean")
-    assert (done.returncode, done.stdout) == (0, f"removed segment {own}\n{theirs}\n"), done.stderr

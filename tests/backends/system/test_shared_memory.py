@@ -1,6 +1,5 @@
 """Shared memory that nothing can leave behind."""
 
-import _posixshmem
 import errno
 import os
 import resource
@@ -13,14 +12,28 @@ import pytest
 
 from pescador import ParallelStreamer, PescadorError, Streamer
 from pescador.backends.system import shared_memory
-from tests.kinds import ROOT, segments_of
+from pescador.backends.system.limits import Room
+from pescador.backends.system.shared_memory import SPARED_BYTES, STEP_BYTES
 
-pytestmark = pytest.mark.skipif(not os.path.isdir(shared_memory.FOLDER), reason="needs /dev/shm")
+from ...kinds import START_METHODS
+from ...worlds import ENVIRONMENT, SHARED_MEMORY, in_a_container
+
+KINDS = ["memfd", "memfd of the C library", "POSIX shared memory", "temporary file"]
+
+
+@pytest.fixture(params=KINDS if sys.platform == "linux" else KINDS[2:])
+def kind(request, monkeypatch):
+    """Have segments be what they are on some system."""
+    if request.param == KINDS[1]:
+        monkeypatch.delattr(os, "memfd_create")
+    elif request.param in KINDS[2:]:
+        monkeypatch.setattr(shared_memory, "_memfd", lambda: None)
+    return request.param
 
 
 @pytest.fixture
-def fd():
-    fd, _ = shared_memory.create(8192, "")
+def fd(kind):
+    fd, _ = shared_memory.create(8192, "", copy_on_write=kind == "temporary file")
     yield fd
     os.close(fd)
 
@@ -32,10 +45,19 @@ def test_a_segment_is_private_to_the_user(fd):
 
 
 def test_a_segment_has_no_name(fd):
-    assert segments_of([os.getpid()]) == []
     assert os.fstat(fd).st_nlink == 0
 
 
+def test_a_segment_is_not_inherited_by_programs(fd):
+    assert not os.get_inheritable(fd)
+
+
+def test_the_system_says_what_a_segment_is(kind):
+    expected = "memfd" if "memfd" in kind else "POSIX shared memory"
+    assert shared_memory.kind() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="macOS cannot")
 def test_the_memory_of_a_segment_is_reserved(fd):
     assert os.fstat(fd).st_blocks * 512 >= 8192
 
@@ -86,58 +108,94 @@ for path in sys.argv[1:]:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_another_user_can_open_neither_a_segment_nor_what_a_worker_has():
-    """Through /proc, for there is no name; and by its name, while there is one for a moment."""
-    name = os.path.join(shared_memory.FOLDER, "test-of-permissions")
-    named = _posixshmem.shm_open("/test-of-permissions", os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
-    try:
-        with ParallelStreamer(Streamer([{"x": np.zeros(100_000)}] * 3), "shm") as stream:
-            items = iter(stream)
-            next(items)
-            paths = [name]
-            for pid in (os.getpid(), stream.stats()["workers"][0]["pid"]):
-                paths += [
-                    f"/proc/{pid}/mem",
-                    *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")),
-                ]
-                paths += [f"/proc/{pid}/map_files/{name}" for name in os.listdir(f"/proc/{pid}/map_files")]
+    """Through /proc, for there is no name."""
+    with ParallelStreamer(Streamer([{"x": np.zeros(100_000)}] * 3), "shm") as stream:
+        items = iter(stream)
+        next(items)
+        paths = []
+        for pid in (os.getpid(), stream.stats()["workers"][0]["pid"]):
+            paths += [
+                f"/proc/{pid}/mem",
+                *(f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd")),
+            ]
+            paths += [f"/proc/{pid}/map_files/{name}" for name in os.listdir(f"/proc/{pid}/map_files")]
 
-            def become_nobody():
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
+        def become_nobody():
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
 
-            python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
-            done = subprocess.run(
-                [python, "-c", OPEN, *paths],
-                preexec_fn=become_nobody,
-                capture_output=True,
-                text=True,
-                cwd="/",
-            )
-            if done.returncode:
-                pytest.skip(f"another user cannot run Python here: {done.stderr.strip()[-100:]}")
-            assert done.stdout == ""
-    finally:
-        os.close(named)
-        os.remove(name)
+        python = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+        done = subprocess.run(
+            [python, "-c", OPEN, *paths],
+            preexec_fn=become_nobody,
+            capture_output=True,
+            text=True,
+            cwd="/",
+        )
+        if done.returncode:
+            pytest.skip(f"another user cannot run Python here: {done.stderr.strip()[-100:]}")
+        assert done.stdout == ""
 
 
 # Too little memory
 
 
+def have_free(n_bytes, monkeypatch):
+    monkeypatch.setattr(shared_memory, "free_memory", lambda: Room(n_bytes, "of this test"))
+
+
+TOLD = (
+    "1,234,567 bytes were asked for",
+    "but 2,469,133 bytes are free of this test, up to 16,777,216 of which are left to others.",
+    "(ring_bytes).",
+)
+
+
+def test_the_system_is_not_asked_for_more_than_is_free(kind, monkeypatch):
+    """It might kill some process for it."""
+    asked = []
+    monkeypatch.setattr(shared_memory, "_reserve", lambda fd, n_bytes, remedy: asked.append(n_bytes))
+    have_free(2 * 1_234_567 - 1, monkeypatch)
+    with pytest.raises(PescadorError) as caught:
+        shared_memory.create(1_234_567, "Choose a smaller ring (ring_bytes).")
+    assert all(part in str(caught.value) for part in TOLD)
+    assert asked == []
+
+
+def test_of_what_is_free_half_may_be_taken_at_least(kind, monkeypatch):
+    have_free(2 * 1_234_567, monkeypatch)
+    fd, memory = shared_memory.create(1_234_567, "")
+    os.close(fd)
+    memory[:] = 1
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOMEM])
-def test_the_error_names_sizes_and_remedy(monkeypatch, number):
+def test_the_error_names_sizes_and_remedy_if_the_system_refuses(monkeypatch, number):
+    """Somebody else was faster."""
+
     def full(fd, offset, length):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    monkeypatch.setattr(shared_memory, "free_bytes", lambda: 7_654_321)
+    rooms = iter([2 * 1_234_567, 2 * 1_234_567 - 1])
+    monkeypatch.setattr(shared_memory, "free_memory", lambda: Room(next(rooms), "of this test"))
     with pytest.raises(PescadorError) as caught:
         shared_memory.create(1_234_567, "Choose a smaller ring (ring_bytes).")
-    text = str(caught.value)
-    for part in ("1,234,567 bytes", "7,654,321 bytes are free", "/dev/shm", "(ring_bytes)"):
-        assert part in text
+    assert all(part in str(caught.value) for part in TOLD)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_what_others_take_meanwhile_is_noticed(kind, monkeypatch):
+    """Workers of a pool make their rings at the same time."""
+    n_bytes = 3 * STEP_BYTES
+    rooms = iter([n_bytes + SPARED_BYTES, n_bytes + SPARED_BYTES, STEP_BYTES + SPARED_BYTES // 8])
+    monkeypatch.setattr(shared_memory, "free_memory", lambda: Room(next(rooms), "of this test"))
+    before = os.listdir("/proc/self/fd")
+    if hasattr(os, "posix_fallocate"):
+        with pytest.raises(PescadorError, match="were asked for, but 6,291,456 bytes are free"):
+            shared_memory.create(n_bytes, "")
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_other_errors_are_not_said_to_be_want_of_memory(monkeypatch):
@@ -163,7 +221,7 @@ def test_a_reservation_that_a_signal_interrupts_is_tried_again(monkeypatch):
     assert calls == [4096] * 3
 
 
-def test_without_file_descriptors_the_error_says_so():
+def test_without_file_descriptors_the_error_says_so(kind):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
@@ -173,60 +231,36 @@ def test_without_file_descriptors_the_error_says_so():
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_how_much_is_free_is_unknown_without_the_folder(monkeypatch, tmp_path):
-    assert shared_memory.free_bytes() > 0
-    monkeypatch.setattr(shared_memory, "FOLDER", str(tmp_path / "none"))
-    assert shared_memory.free_bytes() is None
-    assert shared_memory.reclaim() == []
-
-
 # A container's /dev/shm
 
 SCRIPT = """
+import sys
 import numpy as np
-from pescador import ParallelStreamer, PescadorError, Streamer
+from pescador import ParallelStreamer, Streamer
 
-def arrays(n, size):
+def arrays(n, size, start):
     for i in range(n):
-        yield {"x": np.full(size, i, np.uint8)}
+        yield {"x": np.full(size, start[-1] + i, np.uint8)}
 
-for size in (100, 1 << 20, 10 << 20):
-    with ParallelStreamer(Streamer(arrays, 20, size)) as stream:
-        assert [int(item["x"][-1]) for item in stream] == list(range(20))
-print("default works")
-
-with ParallelStreamer(Streamer(arrays, 1, 1 << 20), ring_bytes=1 << 30) as stream:
-    try:
-        list(stream)
-    except PescadorError as error:
-        print(error)
+for start_method in sys.argv[1:]:
+    for n, size in ((5, 100), (20, 1 << 20), (2, 100_000_000)):
+        start = np.full(size, 7, np.uint8)  # for workers, large arrays of a recipe lie in shared memory, too
+        with ParallelStreamer(Streamer(arrays, n, size, start), start_method=start_method) as stream:
+            for i, item in enumerate(stream):
+                assert (item["x"] == 7 + i).all()
+        assert i == n - 1
 """
 
 
-def in_a_container(*command):
-    """Run a command with 64 MB of shared memory."""
-    shell = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        ["unshare", "-rm", "sh", "-c", shell, "sh", *command],
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
+@pytest.mark.parametrize("mounts", SHARED_MEMORY.values(), ids=SHARED_MEMORY)
+def test_dev_shm_does_not_matter(mounts):
+    """However little there is of it, items and recipes of any size arrive."""
+    done = subprocess.run(
+        [*in_a_container(mounts), sys.executable, "-c", SCRIPT, *START_METHODS],
         capture_output=True,
         text=True,
-        env=environment,
-        timeout=100,
+        env=ENVIRONMENT,
+        timeout=200,
     )
-
-
-def test_a_small_dev_shm_is_a_clear_error_only_for_a_ring_that_is_too_large():
-    try:
-        refused = in_a_container("true").stderr
-    except FileNotFoundError as error:
-        refused = str(error)
-    if refused:
-        assert os.environ.get("CI") != "true", refused
-        pytest.skip(f"no namespace with a small /dev/shm here: {refused.strip()}")
-    done = in_a_container(sys.executable, "-c", SCRIPT)
-    assert done.returncode == 0, done.stderr
-    works, error = done.stdout.splitlines()
-    assert works == "default works"
-    for part in ("1,073,741,824 bytes", "bytes are free", "ring_bytes", "--shm-size"):
-        assert part in error
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

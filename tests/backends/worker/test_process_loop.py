@@ -11,12 +11,11 @@ from pescador.backends.worker.process_loop import PENDING_RECORD_BYTES, ProcessL
 
 
 class Kept(Sender):
-    """Keeps the streams of the items in each message, as long as there is room."""
+    """Keeps the streams of the items in each message."""
 
     def __init__(self, connection):
         super().__init__(connection)
         self.sent = []
-        self.has_room = True
 
     def allocate(self, n_bytes):
         raise AssertionError("no item is large")
@@ -26,18 +25,20 @@ class Kept(Sender):
     def free(self, extents):
         pass
 
-    def try_send(self, message, extents):
-        if self.has_room and message.startswith(messages.ITEMS):
+    def send(self, message, extents):
+        message = b"".join(message)
+        if message.startswith(messages.ITEMS):
             entries = messages.unpack_items(memoryview(message))[-1]
             self.sent.append([stream for stream, _, bodies, _ in entries for _ in bodies])
-        return self.has_room
 
 
 @pytest.fixture
 def loop():
     here, there = Connection.pair()
     with closing(here), closing(there):
-        yield ProcessLoop(there, Kept(there))
+        loop = ProcessLoop(there, Kept(there))
+        loop.other = here
+        yield loop
 
 
 @pytest.fixture
@@ -99,9 +100,15 @@ def test_what_one_thread_wants_does_not_supersede_what_another_one_does(wants, l
 
 def test_a_wake_up_for_which_there_is_no_room_is_to_be_repeated(loop, sent):
     loop.send(1, b"a")
-    loop._sender.has_room = False
+    connection, other = loop._connection, loop.other
+    n = 0
+    while not connection.has_unsent:
+        connection.send(b"filler")
+        n += 1
     assert not loop.wake_up(1, 0)
-    loop._sender.has_room = True
+    assert sent == []
+    for _ in range(n - 1):
+        other.receive()
     assert loop.wake_up(1, 0)
     assert sent == [[1]]
 

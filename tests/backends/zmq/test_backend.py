@@ -132,7 +132,7 @@ def test_messages_and_records_of_any_size_arrive_as_they_were(n_bytes):
                 record = sender.allocate_apart(n_bytes)
                 record.memory[:] = data + i
                 extents.append(record.extent)
-            assert sender.try_send(data.tobytes(), extents)
+            sender.send([data.tobytes()], extents)
             assert received(receiver) == data.tobytes()
             for i, extent in reversed(list(enumerate(extents))):
                 array = receiver.view(extent)
@@ -151,7 +151,7 @@ def test_messages_and_records_of_any_size_arrive_as_they_were(n_bytes):
 def test_a_record_that_is_not_there_is_an_error(lie):
     with halves() as (sender, receiver):
         extent = sender.allocate(F + 1).extent
-        assert sender.try_send(b"I", [extent])
+        sender.send([b"I"], [extent])
         received(receiver)
         with pytest.raises(WorkerError, match="a worker sent"):
             receiver.view(lie)
@@ -162,7 +162,7 @@ def test_records_that_nobody_wants_are_dropped():
         for number in (1, 2):
             extent = sender.allocate(3 * F).extent
             assert extent.segment == number
-            assert sender.try_send(b"I", [extent])
+            sender.send([b"I"], [extent])
             received(receiver)
             receiver.release(extent)
             assert not receiver._records
@@ -174,7 +174,7 @@ def test_a_record_that_was_never_sent_is_not_waited_for():
         sender.allocate(F)
         record = sender.allocate(50_000)
         record.memory[:] = 7
-        assert sender.try_send(b"I", [record.extent])
+        sender.send([b"I"], [record.extent])
         received(receiver)
         assert (receiver.view(record.extent) == 7).all()
 
@@ -186,7 +186,7 @@ def test_memory_of_records_is_used_again_when_the_consumer_has_them():
             record = sender.allocate(50_000)
             record.memory[:] = i
             places.add(record.memory.ctypes.data)
-            assert sender.try_send(b"I", [record.extent])
+            sender.send([b"I"], [record.extent])
             received(receiver)
             assert (receiver.view(record.extent) == i).all()
             sender.free(receiver.take_released())
