@@ -1,14 +1,8 @@
 """Messages between the consumer and a worker process, over a pair of connected sockets.
 
-A message is a *frame* in a stream of bytes; with it may come handles of shared memory (see
-:mod:`..system.shared_memory`). Where these are file descriptors, they travel with its first byte; where they
-are names, these are the first of the bytes that follow the header::
-
-    header   number of bytes that follow, number of handles
-    bytes    the message
-
-A frame with neither, which no message makes, says that the handles of a message came. Until then the sender
-keeps copies, for they might be lost while they are under way; Linux does not lose any, and does without.
+A message is a frame in a stream of bytes (see :mod:`.frames`); with it may come handles of shared memory (see
+:mod:`..system.shared_memory`). A frame with nothing says that the handles of a message came. Until then the
+sender keeps copies, for they might be lost while they are under way; Linux loses none, and does without.
 
 The end of the other side, however it comes, shows as the end of the stream.
 
@@ -26,7 +20,6 @@ import array
 import contextlib
 import errno
 import socket
-import struct
 import sys
 import threading
 import time
@@ -36,26 +29,16 @@ from collections.abc import Sequence
 from ...exceptions import PescadorError
 from ..system.polling import POLLIN, POLLOUT, new_poll
 from ..system.shared_memory import Handle, Named, close_all, copies_of
+from .frames import DESCRIPTORS_TRAVEL, MAX_MESSAGE, Ended, Incoming, Message, frame
 
 __all__ = ["MAX_MESSAGE", "Connection", "Ended", "Message", "socket_pair"]
-
-# Bytes that are received at a time; a longer message takes several turns.
-MAX_MESSAGE = 1 << 16
-
-COPIED_BYTES = 1 << 12  # A message of more is a view of what was received.
-
-_HEADER = struct.Struct("=QB")
 
 # What sockets hold at least, of each direction. Linux gives 208 KiB, macOS 8.
 BUFFER_BYTES = 1 << 18
 
-MAX_DESCRIPTORS = 8
 # As plain integers: the flags of the socket module are members of an enum, which are slow to combine.
-_CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 # Some programs let SIGPIPE end them; that the other side is gone is not to end this one.
 _NO_SIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
-_TRUNCATED = int(getattr(socket, "MSG_CTRUNC", 0))
-_ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4) if hasattr(socket, "CMSG_SPACE") else 0
 
 # The system is short of something that comes back when the other side reads. poll() does not know of that.
 _SHORT = (errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
@@ -65,12 +48,6 @@ SHORT_SECONDS = 1e-3
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 
 _NO_HANDLES: list[Handle] = []
-
-Message = tuple[bytes | memoryview, list[Handle]]
-
-
-class Ended(EOFError):  # noqa: N818  # it is no error, but how every connection ends
-    """The other side is gone, and all that it sent was received."""
 
 
 class Connection:
@@ -89,11 +66,7 @@ class Connection:
         self.broken = ""
         self._poll = new_poll()
         self._poll.register(sock, POLLIN)
-        self._kept: deque[Message | PescadorError] = deque()  # received, and not asked for yet
-        self._begun = b""  # what was received of the next header
-        self._coming: tuple[bytearray, int, int] | None = None  # a message, what is there, number of handles
-        self._batches: deque[list[Handle] | None] = deque()  # that came; None: there was no place for them
-        self._was_reset = False
+        self._incoming = Incoming(sock)
         self._unsent: deque[tuple[bytes | memoryview, list[Handle]]] = deque()
         self._lent: deque[list[Handle]] = deque()  # sent, and kept until they have come
         self._sending = threading.Lock()  # never waited for
@@ -125,9 +98,9 @@ class Connection:
         self._check()
         if handles:
             names = [handle.name.encode() for handle in handles if isinstance(handle, Named)]
-            self._unsent.append((_frame([*names, *message], len(handles)), copies_of(handles)))
+            self._unsent.append((frame([*names, *message], len(handles)), copies_of(handles)))
         else:
-            self._unsent.append((_frame(message), _NO_HANDLES))
+            self._unsent.append((frame(message), _NO_HANDLES))
         self.flush()
 
     def flush(self) -> bool:
@@ -160,7 +133,7 @@ class Connection:
         """Send what there is room for, and return how many bytes that was."""
         self._check()
         try:
-            if handles and _ANCILLARY:
+            if handles and DESCRIPTORS_TRAVEL:
                 descriptors = [handle for handle in handles if isinstance(handle, int)]  # as all are here
                 ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
                 return self.socket.sendmsg([frame], ancillary, _NO_SIGNAL)
@@ -226,106 +199,27 @@ class Connection:
         Ended
             If the other side is gone.
         """
-        while not self._kept:
+        messages = self._incoming.messages
+        while not messages:
             if block:
                 self.wait()
             elif not self._poll.poll(0):  # cheaper than an exception
                 return None
             self._take()
-        message = self._kept.popleft()
+        message = messages.popleft()
         if isinstance(message, PescadorError):
             raise message
         return message
 
     def _take(self) -> None:
-        """Receive what is there, and keep the messages that are complete with it."""
-        try:
-            if self._coming is not None:
-                self._take_more(*self._coming)
-                return
-            received = self._receive()
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            # It went without having read all. What it sent may still come; then the end, or this once more.
-            if self._was_reset:
-                raise Ended from None
-            self._was_reset = True
-            return
-        if not received:
-            raise Ended
-        if self._begun:
-            received = self._begun + received
-        start, end = 0, len(received)
-        while end - start >= _HEADER.size:
-            n_bytes, n_handles = _HEADER.unpack_from(received, start)
-            start += _HEADER.size
-            if n_bytes > end - start:
-                message = bytearray(n_bytes)
-                message[: end - start] = received[start:end]
-                self._coming = message, end - start, n_handles
-                start = end
-                break
-            end_of_it = start + n_bytes
-            if n_bytes > COPIED_BYTES:
-                self._keep(memoryview(received)[start:end_of_it], n_handles)
-            else:
-                self._keep(received[start:end_of_it], n_handles)
-            start = end_of_it
-        self._begun = received[start:]
-
-    def _take_more(self, message: bytearray, n_there: int, n_handles: int) -> None:
-        n_bytes = self.socket.recv_into(memoryview(message)[n_there:])
-        if not n_bytes:
-            raise Ended
-        if n_there + n_bytes < len(message):
-            self._coming = message, n_there + n_bytes, n_handles
-        else:
-            self._coming = None
-            self._keep(memoryview(message), n_handles)
-
-    def _receive(self) -> bytes:
-        """Return bytes that came. Descriptors that came with them are of the next message that has some."""
-        if not _ANCILLARY:
-            return self.socket.recv(MAX_MESSAGE)
-        received, ancillary, flags, _ = self.socket.recvmsg(MAX_MESSAGE, _ANCILLARY, _CLOSE_ON_EXEC)
-        if ancillary or flags & _TRUNCATED:
-            rights = array.array("i")
-            for level, kind, data in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    rights.frombytes(data[: len(data) - len(data) % rights.itemsize])
-            if flags & _TRUNCATED:
-                close_all(rights)
-            self._batches.append(None if flags & _TRUNCATED else list(rights))
-        return received
-
-    def _keep(self, message: bytes | memoryview, n_handles: int) -> None:
-        """Keep a message that is complete."""
-        handles: list[Handle] | None = []
-        if n_handles:
-            if _ANCILLARY:
-                handles = self._batches.popleft() if self._batches else None
-            else:
-                message, handles = Named.split(message, n_handles)
-            if sys.platform != "linux":
-                self._acknowledge()
-        elif not message:
-            close_all(self._lent.popleft())
-            return
-        if handles is None:
-            self._kept.append(
-                PescadorError(
-                    "a file descriptor that came with a message found no place: too many files are open in "
-                    "this process. Raise the limit ('ulimit -n')"
-                )
-            )
-        else:
-            self._kept.append((message, handles))
-
-    def _acknowledge(self) -> None:
-        with contextlib.suppress(ConnectionError):  # it is gone, which the next look finds
-            self._unsent.append((_frame([]), _NO_HANDLES))
-            self.flush()
+        """Receive what is there."""
+        for n_handles in self._incoming.take():
+            if not n_handles:
+                close_all(self._lent.popleft())
+            elif sys.platform != "linux":
+                with contextlib.suppress(ConnectionError):  # it is gone, which the next look finds
+                    self._unsent.append((frame([]), _NO_HANDLES))
+                    self.flush()
 
     def take_acknowledgements(self) -> None:
         """Let go of the handles that have come, where nothing else is ever received; one thread at a time."""
@@ -338,7 +232,7 @@ class Connection:
 
         What is queued is sent meanwhile.
         """
-        while not self._kept:
+        while not self._incoming.messages:
             if not writable and not self._unsent:
                 self._poll.poll()
                 break
@@ -375,24 +269,15 @@ class Connection:
         if not self._sending.acquire(blocking=False) and not self.broken:
             return
         self._drop_unsent()
-        for handles in (
-            *(kept[1] for kept in self._kept if isinstance(kept, tuple)),
-            *self._lent,
-            *self._batches,
-        ):
-            close_all(handles or ())
-        for kept in (self._kept, self._lent, self._batches):
-            kept.clear()  # type: ignore[attr-defined]
+        self._incoming.close()
+        while self._lent:
+            close_all(self._lent.popleft())
         self.socket.close()
 
     def end(self) -> None:
         """Close the connection, also if forked processes hold copies of this end."""
         self.hang_up()
         self.close()
-
-
-def _frame(message: Sequence[bytes], n_handles: int = 0) -> bytes:
-    return b"".join((_HEADER.pack(sum(map(len, message)), n_handles), *message))
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
