@@ -14,6 +14,7 @@ closing.py      how a stream is closed, also one that does not want to end
 mux/            muxes, which mix streams
 maps.py         buffer_stream, tuples, keras_tuples, cache
 sources.py      rows, patches: random parts of arrays and files; skip_errors, for files that fail
+sharding.py     shard, the part of a stream for one of several training processes
 files.py        the arrays and files that these read
 adaptors/       torch, keras: datasets of these frameworks; never imported by pescador itself
 parallel.py     ParallelStreamer and ZMQStreamer, which run a stream in the background
@@ -44,6 +45,7 @@ from .opening import START
 from .origin import replay
 from .parallel import ParallelStreamer, ZMQStreamer
 from .seeding import RNG
+from .sharding import shard
 from .sources import patches, rows, skip_errors
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ __all__ = [
     "patches",
     "replay",
     "rows",
+    "shard",
     "skip_errors",
     "stateless",
     "streamable",

@@ -158,6 +158,12 @@ class Resumable(Openable):
         source = self._save_source()
         return {"n": self.n_given} if source is None else {"n": self.n_given, "source": source}
 
+    def _since(self, snapshot: State | None, n: int) -> State:
+        """Return where it stands after n items, of which those after a snapshot are made again."""
+        if snapshot is None or "source" not in snapshot:
+            return {"n": n}
+        return {"n": n, "at": snapshot[at(snapshot)], "source": snapshot["source"]}
+
     def _save_source(self) -> Any:
         """Return what the source of an activated copy needs to go on; None: its items are made again."""
         if isinstance(self.streamer, Resumable):

@@ -1,4 +1,4 @@
-"""What docs/resume.md shows works."""
+"""What docs/resume.md and docs/ranks.md show works."""
 
 import os
 import re
@@ -15,6 +15,9 @@ import pescador
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "resume.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+RANKS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "ranks.md").read_text(encoding="utf-8"), flags=re.DOTALL
+)
 
 SETTING = """
 import numpy as np
@@ -182,6 +185,18 @@ def test_the_examples_for_other_libraries_run(packages, begins, check, tmp_path)
 
 def test_every_example_is_run_here():
     assert len(BLOCKS) == 7 + len(FRAMEWORKS)
+
+
+def test_the_examples_of_ranks_run():
+    names = {"training": lambda batches: [str(batch["X"].tolist()) for batch in batches]}
+    exec(SETTING, names)
+    trained = []
+    for rank in range(4):
+        names.update(rank=rank, world=4)
+        for block in RANKS:
+            exec(block, names)
+        trained.append(names["trained"])
+    assert [trained[p % 4][p // 4] for p in range(30 - 30 % 4)] == names["expected"][:28]
 
 
 def test_links_lead_somewhere():

@@ -13,7 +13,7 @@ PUBLIC = {
     *("StochasticMux", "ShuffledMux", "RoundRobinMux", "ChainMux", "Mux", "BaseMux"),
     *("ParallelStreamer", "ZMQStreamer"),
     *("buffer_stream", "tuples", "keras_tuples", "cache"),
-    *("rows", "patches", "skip_errors"),
+    *("rows", "patches", "skip_errors", "shard"),
     *("RNG", "START", "stateless", "check", "replay", "empty", "PescadorError", "DataError", "WorkerError"),
 }
 

@@ -118,6 +118,13 @@ def epochs(stream: pescador.Streamer[int]) -> dict[str, Any]:
     return every.state_dict()
 
 
+def ranks(stream: pescador.Streamer[int]) -> None:
+    part: pescador.Streamer[int] = pescador.shard(stream, 0, 2)
+    robin: pescador.Streamer[str] = pescador.shard(pescador.RoundRobinMux(["ab", "cd"]), 1, 2, by="stream")
+    letters: pescador.Streamer[str] = pescador.shard("abcd", rank=1, world=2)
+    print(part, robin, letters)
+
+
 def checks() -> bool:
     report = pescador.check(pescador.Streamer(samples, pescador.RNG), n=10, seconds=5)
     causes: list[str] = [finding.cause for finding in report.findings if finding.level == "error"]

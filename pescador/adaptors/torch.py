@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..checks import whole_number
 from ..core import Streamer
 from ..epochs import Epochs
-from ..exceptions import MissingLibraryError, ParameterError, PescadorError
+from ..exceptions import MissingLibraryError, PescadorError
 from ..opening import State
+from ..sharding import shard
 
 try:
     import torch
@@ -49,9 +49,9 @@ class StreamDataset(IterableDataset):  # type: ignore[misc]  # mypy does not rea
     advance : bool
         Whether each iteration is the next epoch. False gives the same items each time, for validation.
     rank, world : int
-        For data-parallel training: this process takes one of every `world` items, and makes and drops the
-        others, so that all ranks get different items, and equally many. They need the same stream with the
-        same `random_state`. Leave it out if each rank has a stream of its own, and where the framework
+        For data-parallel training: this process takes its part of the stream, see :func:`pescador.shard`: all
+        ranks get different items, and equally many. They need the same stream with the same `random_state`.
+        Leave it out if each rank has a stream of its own, such as a part by streams, and where the framework
         distributes the items itself, as accelerate does.
 
     Raises
@@ -82,16 +82,10 @@ class StreamDataset(IterableDataset):  # type: ignore[misc]  # mypy does not rea
         world: int = 1,
     ) -> None:
         super().__init__()
-        self.world = whole_number(world, "world", 1)
-        self.rank = whole_number(rank, "rank", 0)
-        if self.rank >= self.world:
-            raise ParameterError(f"rank is one of 0 to world - 1, got rank={rank}, world={world}")
-        self.epochs = Epochs(stream, length, advance=advance)
-        if self.epochs.length is not None:
-            self.epochs.length *= self.world
+        self.epochs = Epochs(shard(stream, rank, world), length, advance=advance)
 
     def __len__(self) -> int:
-        return len(self.epochs) // self.world
+        return len(self.epochs)
 
     def __iter__(self) -> Iterator[Any]:
         if get_worker_info() is not None:
@@ -100,12 +94,7 @@ class StreamDataset(IterableDataset):  # type: ignore[misc]  # mypy does not rea
                 "batch_size=None, num_workers=0), and give the stream workers of its own: "
                 "StreamDataset(pescador.ParallelStreamer(stream, n_workers=2))"
             )
-        items = iter(self.epochs)
-        if self.world == 1:
-            return map(to_tensors, items)
-        # Whole rounds only, so that no rank has an item more, and a state is that of all ranks.
-        rounds = zip(*[items] * self.world, strict=False)
-        return (to_tensors(items_of_all[self.rank]) for items_of_all in rounds)
+        return map(to_tensors, self.epochs)
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration give an epoch of this number, see :meth:`pescador.Epochs.set_epoch`."""

@@ -48,7 +48,7 @@ class RoundRobinMux(BaseMux[T_co]):
         resumed = self.resumed
         permutations = self.generator() if self.mode == "permuted_cycle" else None
         self._permutation: list[Any] | None = None  # where their generator stood before that of this epoch
-        if resumed and permutations is not None:
+        if resumed and permutations is not None and resumed["permutation"]:
             restore_generator(permutations, resumed["permutation"])
         for self._epoch in count(resumed["epoch"] if resumed else 0):
             order = range(self.n_streams)
@@ -91,10 +91,14 @@ class RoundRobinMux(BaseMux[T_co]):
                         if first := take_one(stream):
                             yield first.pop()
                             continue
-                    self._ended[index] = None
+                    self._leave_out(index)
                     turn = self._order.index(index)
                     self._order = self._order[turn + 1 :] + self._order[:turn]
                     break
+
+    def _leave_out(self, index: int) -> None:
+        """Take note that a stream has ended."""
+        self._ended[index] = None
 
     def state(self) -> State:
         streams = enumerate(self._streams)

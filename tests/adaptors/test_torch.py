@@ -139,6 +139,22 @@ def test_ranks_share_the_items(length):
     assert marks(later) == marks(items)
 
 
+def test_other_ranks_go_on_with_the_epoch(backend):
+    with StreamDataset(stream_of(backend=backend), rank=0, world=1) as dataset:
+        next(iter(dataset))
+        state = dataset.state_dict()
+    for rank, share in enumerate([[3, 6], [1, 4], [2, 5]]):
+        later = StreamDataset(stream_of(), rank=rank, world=3)
+        later.load_state_dict(state)
+        assert marks(later) == [expected(1)[0][p] for p in share]
+
+
+def test_ranks_without_a_common_seed_are_refused():
+    with pytest.raises(pescador.PescadorError, match="random_state"):
+        StreamDataset(stream_of(random_state=None), rank=0, world=2)
+    assert marks(StreamDataset(stream_of(random_state=None)))
+
+
 @pytest.mark.parametrize(("rank", "world"), [(3, 3), (-1, 2), (0, 0)])
 def test_a_rank_that_cannot_be_raises(rank, world):
     with pytest.raises(pescador.PescadorError, match=r"rank|world"):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from ...core import Streamer
 from ...exceptions import DataError, PescadorError
-from ...opening import State, at
+from ...opening import State
 from ..base import StreamStats
 from ..protocol.errors import Unloadable, describe_error
 
@@ -210,7 +210,7 @@ class RemoteStream(Generic[T]):
             if self.is_over:
                 return
             n_credits = self.window + self._returned - self.n_received
-            state = _since(self.last_snapshot, self.began_at + self.n_received)
+            state = self.streamer._since(self.last_snapshot, self.began_at + self.n_received)
             self.queue.append(Moved(worker))
             open_again(state, n_credits)
 
@@ -246,7 +246,7 @@ class RemoteStream(Generic[T]):
             return None
         if self._worker.shares_objects:
             self.streamer.check_restartable()
-        return _since(self.snapshot, self.began_at + self.n_items)
+        return self.streamer._since(self.snapshot, self.began_at + self.n_items)
 
     def stats(self) -> StreamStats:
         """Return what was delivered so far."""
@@ -284,10 +284,3 @@ class RemoteStream(Generic[T]):
             else:
                 self._worker.discard(entry)
         self._go_to(self.producer)
-
-
-def _since(snapshot: State | None, n: int) -> State:
-    """Return the state of a stream that has given n items, of which those after a snapshot are made again."""
-    if snapshot is None or "source" not in snapshot:
-        return {"n": n}
-    return {"n": n, "at": snapshot[at(snapshot)], "source": snapshot["source"]}
