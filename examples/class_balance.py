@@ -1,4 +1,8 @@
-"""Class balance: a mux with a stream for each class, so that rare classes are learned as well as the others.
+"""
+Class balance
+=============
+
+A mux with a stream for each class, so that rare classes are learned as well as the others.
 
 Keeps one in ten of the images of 1, 8 and 9 among scikit-learn's digits. A classifier that learns from random
 images overlooks many of these. One that learns from a class-balanced mux, which is a recipe of three lines,

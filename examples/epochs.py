@@ -1,4 +1,8 @@
-"""Epochs: every sample once, in a random order, then again in another order.
+"""
+Epochs
+======
+
+Every sample once, in a random order, then again in another order.
 
 Writes scikit-learn's digits to 120 NPZ archives in a temporary directory. A StochasticMux in mode
 'exhaustive' opens each archive once. Cycling this mux makes epochs. Shows that each epoch has every sample

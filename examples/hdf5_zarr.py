@@ -1,4 +1,8 @@
-"""HDF5 and Zarr: random excerpts of recordings in either, for a classifier with an accuracy of at least 0.9.
+"""
+HDF5 and Zarr
+=============
+
+Random excerpts of recordings in either, for a classifier with an accuracy of at least 0.9.
 
 Makes recordings of an accelerometer on somebody who rests, walks and runs. Half of them are groups of an HDF5
 file, and half of them groups of a Zarr folder, both in a temporary folder. Each has two arrays, the samples

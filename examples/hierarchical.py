@@ -1,4 +1,8 @@
-"""Hierarchical sampling: a mux of muxes.
+"""
+Hierarchical sampling
+=====================
+
+A mux of muxes.
 
 Two populations of streams give upper-case and lower-case letters. A StochasticMux for each population keeps
 a few of its streams active. A ShuffledMux over both fixes how often each population is drawn. Prints the

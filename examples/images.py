@@ -1,4 +1,8 @@
-"""Images: JPEG files, cropped and rotated at random, for a classifier with an accuracy of at least 0.8.
+"""
+Images
+======
+
+JPEG files, cropped and rotated at random, for a classifier with an accuracy of at least 0.8.
 
 Writes scikit-learn's digits as JPEG files to a temporary folder; two of them are damaged. A stream of each
 file gives versions of its image, and a mux in a worker process mixes 100 of them and makes batches. The

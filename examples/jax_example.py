@@ -1,4 +1,8 @@
-"""JAX: train a network on a stream, without an adaptor, to an accuracy of at least 0.9.
+"""
+JAX
+===
+
+Train a network on a stream, without an adaptor, to an accuracy of at least 0.9.
 
 The batches come from a worker process as dicts of NumPy arrays, which jax.device_put takes as they are. Shows
 what needs care: strings have no place on a device, so a map leaves them out; integers of 64 bits become such

@@ -1,4 +1,8 @@
-"""Keras: train a convolutional network on a mux of clean and noisy digits, to an accuracy of at least 0.9.
+"""
+Keras
+=====
+
+Train a convolutional network on a mux of clean and noisy digits, to an accuracy of at least 0.9.
 
 Runs on each backend of Keras, here on that of torch. A StreamDataset gives fit() epochs of a known length, of
 which each is the next one of the stream, and the same validation set each time. The batches are made in a

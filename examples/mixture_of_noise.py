@@ -1,4 +1,8 @@
-"""A mixture of noise scales: one classifier learns from five streams, three of which are active at a time.
+"""
+A mixture of noise scales
+=========================
+
+One classifier learns from five streams, three of which are active at a time.
 
 Each stream adds noise to the same data, on a scale of its own. A StochasticMux draws from three streams at
 a time, and replaces a stream after 64 samples on average. Prints how the noise scales were mixed, and the

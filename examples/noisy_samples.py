@@ -1,4 +1,8 @@
-"""Streamer basics: an endless stream of noisy samples from the Iris data.
+"""
+Streamer basics
+===============
+
+An endless stream of noisy samples from the Iris data.
 
 Shows that a Streamer holds a generator function and its arguments. So the stream can be opened any number
 of times, and limited to any number of samples.

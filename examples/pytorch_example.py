@@ -1,4 +1,8 @@
-"""PyTorch: teach a small convolutional network three kinds of sound, to an accuracy of at least 0.95.
+"""
+PyTorch
+=======
+
+Teach a small convolutional network three kinds of sound, to an accuracy of at least 0.95.
 
 Writes 300 WAV files of one second or more to a temporary folder: tones, sweeps and clicks, all in noise. A
 stream of each file gives random crops. A worker process mixes them, computes log-mel spectrograms, and makes

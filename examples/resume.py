@@ -1,4 +1,8 @@
-"""Train a model, kill it in the middle with SIGKILL, and go on: the result is the same as without the kill.
+"""
+Resume after a kill
+===================
+
+Train a model, kill it in the middle with SIGKILL, and go on: the result is the same as without the kill.
 
 This script runs itself three times, each time in a process of its own. The first one trains a classifier of
 digits from start to end. The second one does the same and is killed, as by a machine that fails. The third

@@ -1,4 +1,6 @@
-"""Several data sets in one stream.
+"""
+Several data sets in one stream
+===============================
 
 Splits scikit-learn's digits into three NPZ archives, and mixes samples from them: from all three streams at
 a time, or from one at a time. First uses pescador.Mux, the name from before version 2, which warns that it
