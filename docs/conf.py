@@ -15,7 +15,7 @@ import pescador
 HERE = Path(__file__).parent
 
 project = "pescador"
-copyright = "the pescador developers"
+copyright = "the pescador developers"  # noqa: A001 -- the name that Sphinx wants
 version = release = pescador.__version__
 
 extensions = [
@@ -27,7 +27,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "drawings", "gallery/*.ipynb"]
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning is an error
-nitpick_ignore_regex = [(r"py:.*", r"(?!pescador).*")]  # of other projects, whose pages the build does not ask
+# Of other projects, whose pages the build does not ask for.
+nitpick_ignore_regex = [(r"py:.*", r"(?!pescador).*")]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -65,7 +66,7 @@ html_theme_options = {
 html_sidebars = {"index": []}
 
 
-def draw(app):
+def draw(_app):
     """Draw the figures of the pages: each script in drawings/ writes its own into _drawings/."""
     folder = HERE / "_drawings"
     folder.mkdir(exist_ok=True)
@@ -74,4 +75,5 @@ def draw(app):
 
 
 def setup(app):
+    """Have the figures drawn before the pages are read."""
     app.connect("builder-inited", draw)

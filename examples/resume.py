@@ -80,7 +80,7 @@ def train(path):
 def run(path, killed_at=None):
     """Train in a process of its own, and return what it printed."""
     lines = []
-    with subprocess.Popen([sys.executable, __file__, path], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, sys.argv[0], path], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             lines.append(line.strip())
             if lines[-1] == str(killed_at):
