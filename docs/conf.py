@@ -28,6 +28,7 @@ extensions = [
 exclude_patterns = ["_build", "drawings", "gallery/*.ipynb"]
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning is an error
 # Of other projects, whose pages the build does not ask for.
+nitpick_ignore = [("py:data", "pescador.opening.State")]  # a type alias
 nitpick_ignore_regex = [(r"py:.*", r"(?!pescador).*")]
 
 myst_enable_extensions = ["colon_fence", "deflist"]

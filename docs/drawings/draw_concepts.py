@@ -46,7 +46,14 @@ class Drawing:
         self.axes.add_patch(FancyArrowPatch(start, end, **options))
         x, y = (start[0] + end[0]) / 2 + offset[0], (start[1] + end[1]) / 2 + offset[1]
         if text:
-            self.text(x, y, text, fontsize=8, color="0.25", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+            self.text(
+                x,
+                y,
+                text,
+                fontsize=8,
+                color="0.25",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
 
     def save(self, folder, name):
         """Save it for the pages."""
