@@ -1,7 +1,7 @@
 """What the pages of the documentation, and the README, show runs, and prints what they say.
 
-The Python blocks of a page, put together, are one script, which runs by itself. A block of text after one of them
-is what that prints, with '...' for what differs from run to run. A block below a comment
+The Python blocks of a page, put together, are one script, which runs by itself. A block of text after one of
+them is what that prints, with '...' for what differs from run to run. A block below a comment
 ``<!-- not run: reason -->`` is only compiled.
 """
 
