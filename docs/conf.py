@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ["MPLBACKEND"] = "agg"  # before matplotlib is imported: nothing here has a window
 os.environ["TQDM_DISABLE"] = "1"
+os.environ.setdefault("KERAS_BACKEND", "torch")  # the default is TensorFlow, which is not installed here
 
 import pescador
 
