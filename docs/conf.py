@@ -65,6 +65,7 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,
 }
+html_context = {"default_mode": "auto"}  # light or dark, as the system is
 html_sidebars = {"index": []}
 
 

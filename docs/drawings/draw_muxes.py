@@ -15,13 +15,18 @@ from pescador import ChainMux, RoundRobinMux, ShuffledMux, StochasticMux, Stream
 NAMES = "ABCDEFGH"
 COLORS = plt.get_cmap("tab10").colors
 activations = count()
+open_now = set()  # numbers of activations
 
 
 def samples(stream, length):
     """Yield the number of this stream and that of this activation, `length` times or (None) forever."""
     activation = next(activations)
-    for _ in count() if length is None else range(length):
-        yield stream, activation
+    open_now.add(activation)
+    try:
+        for _ in count() if length is None else range(length):
+            yield stream, activation
+    finally:
+        open_now.remove(activation)
 
 
 def streams(*lengths):
@@ -32,12 +37,16 @@ def streams(*lengths):
 def show(axes, mux, n_streams, n_samples, title=None):
     """Draw a bar for each activation, and a dot for each sample."""
     activations = {}
-    for position, (stream, activation) in enumerate(islice(mux, n_samples)):
+    samples = iter(mux)
+    for position, (stream, activation) in enumerate(islice(samples, n_samples)):
         activations.setdefault((stream, activation), []).append(position)
-    for (stream, _), drawn in activations.items():
+    still_open = set(open_now)
+    samples.close()
+    for (stream, activation), drawn in activations.items():
+        end = n_samples if activation in still_open else drawn[-1] + 0.45
         axes.barh(
             stream,
-            drawn[-1] - drawn[0] + 0.9,
+            end - drawn[0] + 0.45,
             left=drawn[0] - 0.45,
             height=0.62,
             color=COLORS[stream],
