@@ -5,6 +5,7 @@ With ``-D plot_gallery=0`` the scripts of the gallery are shown but not executed
 
 import os
 import runpy
+import sys
 from pathlib import Path
 
 os.environ["MPLBACKEND"] = "agg"  # before matplotlib is imported: nothing here has a window
@@ -14,6 +15,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # the default is TensorFlow, wh
 import pescador
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # for gallery_order
 
 project = "pescador"
 copyright = "the pescador developers"  # noqa: A001 -- the name that Sphinx wants
@@ -43,6 +45,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": "/",
+    "within_subsection_order": "gallery_order.key",
+    "default_thumb_file": str(HERE / "_drawings" / "thumbnail.png"),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "reset_modules": ("matplotlib",),
@@ -79,4 +83,4 @@ def draw(_app):
 
 def setup(app):
     """Have the figures drawn before the pages are read."""
-    app.connect("builder-inited", draw)
+    app.connect("builder-inited", draw, priority=100)  # before the gallery, which shows one of them

@@ -14,6 +14,7 @@ import os
 os.environ["KERAS_BACKEND"] = "torch"
 
 import keras
+import matplotlib.pyplot as plt
 import torch
 from keras import layers
 from sklearn.datasets import load_digits
@@ -80,8 +81,15 @@ with (
     StreamDataset(pescador.ParallelStreamer(batches), 40, inputs="X", outputs="y") as training_set,
     StreamDataset(validation, n_validation, inputs="X", outputs="y", advance=False) as validation_set,
 ):
-    model.fit(training_set, epochs=10, verbose=2, validation_data=validation_set)
+    history = model.fit(training_set, epochs=10, verbose=2, validation_data=validation_set)
     loss, accuracy = model.evaluate(validation_set, verbose=0)
 
 print(f"loss {loss:.3f} and accuracy {accuracy:.3f} on {len(X_test)} held-out images with noise")
 assert accuracy >= 0.9
+
+plt.plot(history.history["accuracy"], label="training")
+plt.plot(history.history["val_accuracy"], label="validation")
+plt.xlabel("epoch")
+plt.ylabel("accuracy")
+plt.legend()
+plt.show()

@@ -173,7 +173,19 @@ def ring(folder):
     drawing.save(folder, "ring")
 
 
+def thumbnail(folder):
+    """A small mux, for scripts of the gallery that have no figure."""
+    drawing = Drawing(20, 14)
+    for y in (10, 5.5, 1):
+        drawing.box(1, y, 5, 3, "", GREEN)
+        drawing.arrow((6, y + 1.5), (10, 7))
+    drawing.box(10, 5, 4, 4, "", BLUE)
+    drawing.arrow((14, 7), (19, 7))
+    drawing.figure.savefig(folder / "thumbnail.png", dpi=200)
+    plt.close(drawing.figure)
+
+
 def main(folder):
     """Draw all figures of boxes and arrows."""
-    for draw in (recipe, tree, seeds, one_worker, several_workers, window, ring):
+    for draw in (recipe, tree, seeds, one_worker, several_workers, window, ring, thumbnail):
         draw(folder)
