@@ -14,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -90,9 +89,3 @@ for backend, accuracy, speed, first in rows:
 
 assert accuracy >= 0.9
 assert all(row[1] == accuracy for row in rows)
-
-plt.figure(figsize=(8, 2.5), layout="constrained")
-plt.barh(BACKENDS, [row[2] for row in rows])
-plt.gca().invert_yaxis()
-plt.xlabel("samples per second, with training")
-plt.show()
