@@ -1,4 +1,8 @@
-"""Buffering: make batches from single samples.
+"""
+Buffering
+=========
+
+Make batches from single samples.
 
 Shows that buffer_stream returns a generator, which can be used up only once. Then shows how to make a
 Streamer of batches instead: a recipe that can be opened any number of times, and sent to a background

@@ -1,14 +1,19 @@
-"""Epochs: every sample once, in a random order, then again in another order.
+"""
+Epochs
+======
+
+Every sample once, in a random order, then again in another order.
 
 Writes scikit-learn's digits to 120 NPZ archives in a temporary directory. A StochasticMux in mode
 'exhaustive' opens each archive once. Cycling this mux makes epochs. Shows that each epoch has every sample
-exactly once, and that no two epochs have the same order.
+exactly once, and that no two epochs have the same order. Draws the order of two epochs.
 """
 
 import tempfile
 from itertools import islice
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -52,3 +57,11 @@ with tempfile.TemporaryDirectory() as folder:
     epoch_stream.close()
 
 print("orders that differ:", len({tuple(order) for order in orders}))
+
+# The samples of an archive, ten in a row in the data, come while its stream is open.
+figure, all_axes = plt.subplots(1, 2, sharey=True, figsize=(9, 4), layout="constrained")
+for epoch, axes in enumerate(all_axes):
+    axes.plot(orders[epoch], ".", markersize=2)
+    axes.set(title=f"epoch {epoch}", xlabel="position in the epoch")
+all_axes[0].set_ylabel("number of the sample")
+plt.show()

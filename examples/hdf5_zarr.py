@@ -1,4 +1,8 @@
-"""HDF5 and Zarr: random excerpts of recordings in either, for a classifier with an accuracy of at least 0.9.
+"""
+HDF5 and Zarr
+=============
+
+Random excerpts of recordings in either, for a classifier with an accuracy of at least 0.9.
 
 Makes recordings of an accelerometer on somebody who rests, walks and runs. Half of them are groups of an HDF5
 file, and half of them groups of a Zarr folder, both in a temporary folder. Each has two arrays, the samples
@@ -9,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import h5py
+import matplotlib.pyplot as plt
 import numpy as np
 import zarr
 from sklearn.linear_model import SGDClassifier
@@ -67,6 +72,8 @@ with tempfile.TemporaryDirectory() as folder:
     ]
     features = [pescador.Streamer(map, spectrum, stream) for stream in streams]
 
+    excerpts = {int(item["activity"][0]): item["acceleration"] for item in streams[0](max_iter=100)}
+
     # The last two recordings of each are held out.
     held_out = features[10:12] + features[22:]
     mux = pescador.StochasticMux(features[:10] + features[12:22], n_active=8, rate=32, random_state=0)
@@ -85,3 +92,10 @@ for i, activity in enumerate(ACTIVITIES):
 accuracy = np.mean(predicted == test["Y"])
 print(f"accuracy {accuracy:.3f} on {len(predicted)} excerpts of recordings that were held out")
 assert accuracy >= 0.9
+
+figure, all_axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
+for axes, (activity, excerpt) in zip(all_axes, sorted(excerpts.items()), strict=False):
+    axes.plot(np.arange(LENGTH) / RATE, excerpt)
+    axes.set(title=f"begins with: {ACTIVITIES[activity]}", xlabel="seconds")
+all_axes[0].set_ylabel("acceleration")
+plt.show()

@@ -1,10 +1,15 @@
-"""Hierarchical sampling: a mux of muxes.
+"""
+Hierarchical sampling
+=====================
+
+A mux of muxes.
 
 Two populations of streams give upper-case and lower-case letters. A StochasticMux for each population keeps
 a few of its streams active. A ShuffledMux over both fixes how often each population is drawn. Prints the
 letters, and the share of upper-case letters.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import pescador
@@ -38,5 +43,14 @@ weight_mux = pescador.ShuffledMux([mux1, mux2], weights=[0.75, 0.25])
 print("3 to 1:", "".join(weight_mux(max_iter=80)))
 
 print("\nshare of upper-case letters among 20000")
-print(f"equal:  {upper_share(list(hier_mux(max_iter=20000))):.3f}")
-print(f"3 to 1: {upper_share(list(weight_mux(max_iter=20000))):.3f}")
+for name, mux in {"equal": hier_mux, "3 to 1": weight_mux}.items():
+    letters = list(mux(max_iter=20000))
+    print(f"{name + ':':7} {upper_share(letters):.3f}")
+    shares = np.cumsum([c.isupper() for c in letters[:1000]]) / np.arange(1, 1001)
+    plt.plot(shares, label=name)
+
+plt.ylim(0, 1)
+plt.xlabel("number of samples")
+plt.ylabel("share of upper-case letters so far")
+plt.legend()
+plt.show()

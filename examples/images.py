@@ -1,4 +1,8 @@
-"""Images: JPEG files, cropped and rotated at random, for a classifier with an accuracy of at least 0.8.
+"""
+Images
+======
+
+JPEG files, cropped and rotated at random, for a classifier with an accuracy of at least 0.8.
 
 Writes scikit-learn's digits as JPEG files to a temporary folder; two of them are damaged. A stream of each
 file gives versions of its image, and a mux in a worker process mixes 100 of them and makes batches. The
@@ -9,6 +13,7 @@ more than half of them. Prints both scores.
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -79,6 +84,8 @@ with tempfile.TemporaryDirectory() as folder:
     for path in paths[::1000]:
         path.write_bytes(path.read_bytes()[:100])
 
+    examples = list(pescador.Streamer(versions, paths[1], True, np.random.default_rng(0))(max_iter=6))
+
     # The held-out images are cropped and rotated, too, each in one way.
     rng = np.random.default_rng(0)
     write_jpegs(Path(folder) / "test", X_test, Y_test)
@@ -94,3 +101,10 @@ with tempfile.TemporaryDirectory() as folder:
 for desc, accuracy in scores.items():
     print(f"{desc:11}: accuracy {accuracy:.3f} on {len(test['Y'])} held-out images")
 assert accuracy >= 0.8
+
+figure, all_axes = plt.subplots(1, 6, figsize=(9, 1.8), layout="constrained")
+for axes, example in zip(all_axes, examples, strict=True):
+    axes.imshow(example["X"].reshape(CROP, CROP), cmap="gray_r")
+    axes.axis("off")
+figure.suptitle("versions of one image")
+plt.show()

@@ -1,4 +1,8 @@
-"""JAX: train a network on a stream, without an adaptor, to an accuracy of at least 0.9.
+"""
+JAX
+===
+
+Train a network on a stream, without an adaptor, to an accuracy of at least 0.9.
 
 The batches come from a worker process as dicts of NumPy arrays, which jax.device_put takes as they are. Shows
 what needs care: strings have no place on a device, so a map leaves them out; integers of 64 bits become such
@@ -7,6 +11,7 @@ of 32 bits; and a batch is put on the device while the step before it is still c
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -65,6 +70,7 @@ samples = pescador.Streamer(noisy_digits, X_train, Y_train, pescador.RNG)
 batches = pescador.Streamer(pescador.buffer_stream, samples, BATCH_SIZE)
 arrays = pescador.Streamer(map, numbers, batches)
 
+losses = []
 with pescador.ParallelStreamer(arrays) as stream:
     on_device = map(jax.device_put, stream)
     batch = next(on_device)
@@ -73,9 +79,15 @@ with pescador.ParallelStreamer(arrays) as stream:
         for _ in range(N_BATCHES):
             weights, value = step(weights, batch)  # returns before it is computed
             batch = next(on_device)  # comes meanwhile
-            progress.set_postfix(loss=f"{value:.3f}", refresh=False)  # waits for the step
+            losses.append(float(value))  # waits for the step
+            progress.set_postfix(loss=f"{value:.3f}", refresh=False)
             progress.update()
 
 accuracy = float((predict(weights, X_test).argmax(axis=1) == Y_test).mean())
 print(f"accuracy on held-out images: {accuracy:.3f}")
 assert accuracy >= 0.9
+
+plt.plot(losses)
+plt.xlabel("step")
+plt.ylabel("loss of the batch")
+plt.show()

@@ -1,4 +1,8 @@
-"""Keras: train a convolutional network on a mux of clean and noisy digits, to an accuracy of at least 0.9.
+"""
+Keras
+=====
+
+Train a convolutional network on a mux of clean and noisy digits, to an accuracy of at least 0.9.
 
 Runs on each backend of Keras, here on that of torch. A StreamDataset gives fit() epochs of a known length, of
 which each is the next one of the stream, and the same validation set each time. The batches are made in a
@@ -10,6 +14,7 @@ import os
 os.environ["KERAS_BACKEND"] = "torch"
 
 import keras
+import matplotlib.pyplot as plt
 import torch
 from keras import layers
 from sklearn.datasets import load_digits
@@ -76,8 +81,15 @@ with (
     StreamDataset(pescador.ParallelStreamer(batches), 40, inputs="X", outputs="y") as training_set,
     StreamDataset(validation, n_validation, inputs="X", outputs="y", advance=False) as validation_set,
 ):
-    model.fit(training_set, epochs=10, verbose=2, validation_data=validation_set)
+    history = model.fit(training_set, epochs=10, verbose=2, validation_data=validation_set)
     loss, accuracy = model.evaluate(validation_set, verbose=0)
 
 print(f"loss {loss:.3f} and accuracy {accuracy:.3f} on {len(X_test)} held-out images with noise")
 assert accuracy >= 0.9
+
+plt.plot(history.history["accuracy"], label="training")
+plt.plot(history.history["val_accuracy"], label="validation")
+plt.xlabel("epoch")
+plt.ylabel("accuracy")
+plt.legend()
+plt.show()

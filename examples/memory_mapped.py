@@ -1,4 +1,8 @@
-"""Sampling from memory-mapped NPY files: only the rows that are drawn are read.
+"""
+Sampling from memory-mapped NPY files
+=====================================
+
+Only the rows that are drawn are read.
 
 Writes scikit-learn's digits to 40 pairs of NPY files in a temporary directory, and trains a classifier on
 runs of 16 rows, to an accuracy of at least 0.8. The files are opened copy-on-write, so what a consumer writes

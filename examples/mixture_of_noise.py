@@ -1,12 +1,17 @@
-"""A mixture of noise scales: one classifier learns from five streams, three of which are active at a time.
+"""
+A mixture of noise scales
+=========================
+
+One classifier learns from five streams, three of which are active at a time.
 
 Each stream adds noise to the same data, on a scale of its own. A StochasticMux draws from three streams at
-a time, and replaces a stream after 64 samples on average. Prints how the noise scales were mixed, and the
+a time, and replaces a stream after 64 samples on average. Shows how the noise scales were mixed, and the
 accuracy on samples that were held out, which is at least 0.9.
 """
 
 from collections import Counter
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import SGDClassifier
@@ -43,15 +48,22 @@ for train, test in rs.split(X):
     # Three of them are active at a time, each for 64 samples on average
     mux_stream = StochasticMux(streams, 3, rate=64)
 
-    n_samples = Counter()
+    drawn = []
     for sample in mux_stream(max_iter=5000):
         estimator.partial_fit(sample["X"], sample["Y"], classes=classes)
-        n_samples[sample["sigma"]] += 1
+        drawn.append(sample["sigma"])
 
-    for sigma, n in sorted(n_samples.items()):
+    for sigma, n in sorted(Counter(drawn).items()):
         print(f"sigma {sigma:3.1f}: {n:4d} samples")
 
     Ypred = estimator.predict(X[test])
     accuracy = accuracy_score(Y[test], Ypred)
     print(f"Test accuracy: {accuracy:.3f}")
     assert accuracy >= 0.9
+
+    # Three scales are active at a time.
+    plt.figure(figsize=(9, 3), layout="constrained")
+    plt.plot(drawn[:800], "|")
+    plt.xlabel("number of the sample")
+    plt.ylabel("sigma")
+    plt.show()

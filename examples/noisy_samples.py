@@ -1,9 +1,14 @@
-"""Streamer basics: an endless stream of noisy samples from the Iris data.
+"""
+Streamer basics
+===============
+
+An endless stream of noisy samples from the Iris data.
 
 Shows that a Streamer holds a generator function and its arguments. So the stream can be opened any number
-of times, and limited to any number of samples.
+of times, and limited to any number of samples. Draws some of them.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_iris
 from sklearn.model_selection import train_test_split
@@ -53,3 +58,12 @@ print("\na stream of letters:", "".join(letters), "and cycled:", "".join(letters
 
 labels = [int(sample["Y"]) for sample in streamer(max_iter=6000)]
 print("\nclasses among 6000 samples:", np.bincount(labels), "in the data:", np.bincount(Y[train]))
+
+samples = list(streamer(max_iter=300))
+points = np.concatenate([sample["X"] for sample in samples])
+plt.scatter(points[:, 2], points[:, 3], s=12, c=[sample["Y"] for sample in samples])
+plt.scatter(X[train][:, 2], X[train][:, 3], s=30, c=Y[train], edgecolors="black")
+plt.xlabel("petal length, cm")
+plt.ylabel("petal width, cm")
+plt.title("300 samples, and (with a black edge) the data")
+plt.show()

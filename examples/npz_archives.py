@@ -1,4 +1,6 @@
-"""Sampling from a collection of NPZ archives.
+"""
+Sampling from NPZ archives
+==========================
 
 Writes scikit-learn's digits to 40 archives in a temporary directory, and trains a classifier on runs of 16
 rows from random archives, 32 of which are open at a time, to an accuracy of at least 0.8. Shows why it can be

@@ -1,4 +1,8 @@
-"""Parallel streaming: how much time a background worker saves when samples are costly to make.
+"""
+Parallel streaming
+==================
+
+How much time a background worker saves when samples are costly to make.
 
 Here it takes about as long to make a sample as to use it. Without a worker, the two alternate. With a
 worker they overlap, so an iteration takes about half the time on two free cores. In a thread they overlap

@@ -1,4 +1,8 @@
-"""PyTorch: teach a small convolutional network three kinds of sound, to an accuracy of at least 0.95.
+"""
+PyTorch
+=======
+
+Teach a small convolutional network three kinds of sound, to an accuracy of at least 0.95.
 
 Writes 300 WAV files of one second or more to a temporary folder: tones, sweeps and clicks, all in noise. A
 stream of each file gives random crops. A worker process mixes them, computes log-mel spectrograms, and makes
@@ -10,6 +14,7 @@ import tempfile
 import wave
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import nn
@@ -91,6 +96,8 @@ with tempfile.TemporaryDirectory() as folder:
     for path in paths:
         write_clip(path, kind_of(path), rng)
 
+    pictures = [next(iter(stream))["X"][0] for stream in spectrograms(paths[:3])]  # one of each kind
+
     # 48 files at a time; each is replaced after 8 crops on average.
     mux = pescador.StochasticMux(spectrograms(paths[:240]), n_active=48, rate=8, random_state=0)
     batches = pescador.Streamer(pescador.buffer_stream, mux, 32)
@@ -116,3 +123,10 @@ with tempfile.TemporaryDirectory() as folder:
             print(f"epoch {epoch}: accuracy {accuracy:.3f} on {len(batch['Y'])} held-out clips")
 
 assert accuracy >= 0.95
+
+figure, all_axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True, layout="constrained")
+for axes, kind, picture in zip(all_axes, KINDS, pictures, strict=True):
+    axes.imshow(picture, origin="lower", aspect="auto")
+    axes.set(title=kind, xlabel="frame")
+all_axes[0].set_ylabel("mel band")
+plt.show()

@@ -1,4 +1,8 @@
-"""Repeatable validation: the same held-out samples in the same order, as often as needed.
+"""
+Repeatable validation
+=====================
+
+The same held-out samples in the same order, as often as needed.
 
 A ChainMux in mode 'cycle' runs through the validation files again and again. After each round of training,
 the next N * M samples are the whole validation set, so the scores of the rounds can be compared. Prints the

@@ -1,4 +1,8 @@
-"""Train a model, kill it in the middle with SIGKILL, and go on: the result is the same as without the kill.
+"""
+Resume after a kill
+===================
+
+Train a model, kill it in the middle with SIGKILL, and go on: the result is the same as without the kill.
 
 This script runs itself three times, each time in a process of its own. The first one trains a classifier of
 digits from start to end. The second one does the same and is killed, as by a machine that fails. The third
@@ -76,7 +80,7 @@ def train(path):
 def run(path, killed_at=None):
     """Train in a process of its own, and return what it printed."""
     lines = []
-    with subprocess.Popen([sys.executable, __file__, path], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, sys.argv[0], path], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             lines.append(line.strip())
             if lines[-1] == str(killed_at):

@@ -1,8 +1,10 @@
-"""Several data sets in one stream.
+"""
+Several data sets in one stream
+===============================
 
 Splits scikit-learn's digits into three NPZ archives, and mixes samples from them: from all three streams at
 a time, or from one at a time. First uses pescador.Mux, the name from before version 2, which warns that it
-is deprecated. Then uses StochasticMux. Prints where the samples come from.
+is deprecated. Then uses StochasticMux. Shows where the samples come from.
 """
 
 import os
@@ -10,6 +12,7 @@ import tempfile
 import warnings
 from itertools import groupby
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -44,6 +47,7 @@ def show(title, mux):
     runs = [len(list(run)) for _, run in groupby(sources)]
     counts = {source: sources.count(source) for source in sorted(set(sources))}
     print(f"{title}: {counts}, {np.mean(runs):.1f} in a row on average")
+    return sources
 
 
 np.random.seed(0)
@@ -67,9 +71,16 @@ with tempfile.TemporaryDirectory() as folder:
 
     # The same, with today's class
     mux = pescador.StochasticMux(streams, n_active=len(streams), rate=None)
-    show("StochasticMux, one of each", mux)
+    one_of_each = show("StochasticMux, one of each", mux)
     mux = pescador.StochasticMux(streams, n_active=1, rate=1000)
-    show("StochasticMux, one at a time", mux)
+    one_at_a_time = show("StochasticMux, one at a time", mux)
 
     for data in mux(max_iter=2):
         print({k: v.shape for k, v in data.items()})
+
+figure, (above, below) = plt.subplots(2, figsize=(9, 4), sharey=True, layout="constrained")
+above.plot(one_of_each[:200], ".")
+above.set_title("one stream of each data set")
+below.plot(one_at_a_time, "|")
+below.set(title="one at a time, each for 1000 samples on average", xlabel="number of the sample")
+plt.show()

@@ -1,4 +1,8 @@
-"""scikit-learn: partial_fit over a mux of files, to an accuracy of at least 0.9.
+"""
+scikit-learn
+============
+
+Call partial_fit over a mux of files, to an accuracy of at least 0.9.
 
 Writes 12 pairs of NPY files to a temporary folder. The sizes of the features differ a lot, as those of
 measurements do. So a scaler learns their means and variances from the stream first; then scaling is a part of

@@ -1,4 +1,8 @@
-"""Train a classifier on data that is streamed from files on disk, with each backend in turn.
+"""
+Train from disk, with each backend
+==================================
+
+Train a classifier on data that is streamed from files on disk, with each backend in turn.
 
 Writes scikit-learn's digits to 60 NPZ archives in a temporary directory. A background worker samples from
 16 of them at a time, adds noise to every image, and makes batches. Prints the accuracy on held-out samples

@@ -34,7 +34,7 @@ def run(script, folder):
     return subprocess.run(
         [sys.executable, str(script)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": path},  # which opens no window
         capture_output=True,
         text=True,
         timeout=SECONDS,
