@@ -191,11 +191,12 @@ class ParallelStreamer(Streamer[T_co]):
             ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of it that the worker had to
             copy), ``consumer_wait`` and ``worker_wait`` (in seconds), ``queue_depth`` (items that are here
             already), ``streams`` (open now), ``restarts``: sums over the workers; and ``workers``, a list of
-            dicts with the same keys, ``pid`` and ``open_streams``: of each stream that is open now ``name``,
-            ``items``, ``consumer_wait`` and ``queue_depth``.
+            dicts with the same keys, ``pid``, ``host`` (None where all run on this machine) and
+            ``open_streams``: of each stream that is open now ``name``, ``items``, ``consumer_wait`` and
+            ``queue_depth``.
         """
         workers = [asdict(worker) for worker in self._pool.stats()]
-        totals = [key for key in asdict(WorkerStats()) if key not in ("pid", "open_streams")]
+        totals = [key for key in asdict(WorkerStats()) if key not in ("pid", "host", "open_streams")]
         return {**{key: sum(worker[key] for worker in workers) for key in totals}, "workers": workers}
 
     def close(self) -> None:
