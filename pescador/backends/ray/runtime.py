@@ -1,0 +1,124 @@
+"""The runtime of Ray in this process: there is one at most, and it may be the user's.
+
+One that is there is used, and left alone. If there is none, and the user says where, it is started, or
+connected to, and this connection ends with the last pool that uses it. It is to be heard and seen as little
+as possible: no log of workers in this terminal, no statistics of usage, no handler of signals, no file in the
+user's home, and a local runtime listens on the loopback interface only, and to nobody who does not know its
+token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from ...exceptions import PescadorError
+
+__all__ = ["enter", "leave"]
+
+_lock = threading.RLock()
+_n_pools = 0
+_ours = ""  # the job that was begun here; '' if none was, or it is another one meanwhile
+
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+def enter(address: str | None, n_cpus: float) -> None:
+    """Have a runtime; a local one that is started has at least so many CPUs."""
+    global _n_pools, _ours
+    with _lock:
+        if not ray.is_initialized():
+            address = address or os.environ.get("RAY_ADDRESS")
+            if not address:
+                raise PescadorError(
+                    "there is no Ray runtime in this process. Call ray.init() before, or say where one is: "
+                    "address='auto' for the cluster of this machine, address='host:6379' for its head node, or "
+                    "address='local' to start one here, which ends with the ParallelStreamer"
+                )
+            _begin(address, n_cpus)
+            _ours = ray.get_runtime_context().get_job_id()
+            _n_pools = 0
+        _n_pools += 1
+
+
+def leave() -> None:
+    """Take note that a pool has ended; end the runtime if it was the last, and it is ours."""
+    global _n_pools, _ours
+    with _lock:
+        _n_pools -= 1
+        if _n_pools <= 0 and _ours:
+            ours, _ours = _ours, ""
+            if ray.is_initialized() and ray.get_runtime_context().get_job_id() == ours:
+                ray.shutdown()
+
+
+def _begin(address: str, n_cpus: float) -> None:
+    options: dict[str, Any] = {}
+    variables = dict(QUIET)
+    if address == "local":
+        options.update(
+            include_dashboard=False,
+            num_cpus=max(os.cpu_count() or 1, math.ceil(n_cpus)),
+            _node_ip_address="127.0.0.1",
+        )
+        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # or Ray would write one to the user's home
+    with _environment(variables), _signals(), _quiet():
+        try:
+            ray.init(
+                address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options
+            )
+        except Exception as error:
+            raise PescadorError(
+                f"there is no Ray runtime at address={address!r}, or it cannot be started: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set variables, as far as they are not set, for as long as this is open."""
+    before = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Have Ray's logger say nothing but errors."""
+    logger = logging.getLogger("ray")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which Ray replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
