@@ -10,14 +10,18 @@ __all__ = ["cause_of", "why_not_started"]
 
 MAX_DETAIL = 600  # characters of what Ray says
 
-STORE = "Give Ray's object store more memory (object_store_memory), use fewer workers a node, or make items smaller"
+STORE = (
+    "Give Ray's object store more memory (object_store_memory), use fewer workers a node, or make items "
+    "smaller"
+)
 
 
 def cause_of(error: BaseException) -> str:
     """Return what became of a worker, as the end of a sentence, and the remedy."""
     if isinstance(error, exceptions.ActorUnavailableError):
         return (
-            f"cannot be reached; whether it still runs is unknown: {_detail(error)}. Is the network between the "
+            f"cannot be reached; whether it still runs is unknown: {_detail(error)}. Is the network between "
+            "the "
             "nodes up, and is the node overloaded?"
         )
     if isinstance(error, exceptions.NodeDiedError) or "node" in _reason(error):

@@ -104,7 +104,8 @@ def _start(n_workers: int, placement: Placement, seconds: float) -> list[tuple[A
         for place in found:
             if place.versions != versions():
                 raise PescadorError(
-                    f"host {place.host} has {place.versions}, and this process has {versions()}: what one makes "
+                    f"host {place.host} has {place.versions}, and this process has {versions()}: what one "
+                    "makes "
                     "the other must understand, and seeds must give the same. Install the same on all nodes"
                 )
         return list(zip(actors, found, strict=True))
@@ -129,8 +130,10 @@ def _not_scheduled(n_missing: int, n_workers: int, placement: Placement, seconds
     names = ["CPU", *placement.get("resources", {})]
     room = ", ".join(f"{free.get(name, 0):g} of {all_there.get(name, 0):g} {name}" for name in names)
     return PescadorError(
-        f"{n_missing} of {n_workers} Ray workers did not start in {seconds:.0f} s. Each asks for {asked}; free are "
-        f"{room}, over all nodes. Use fewer workers, ask for less (num_cpus, resources), add nodes, or wait longer "
+        f"{n_missing} of {n_workers} Ray workers did not start in {seconds:.0f} s. Each asks for {asked}; "
+        "free are "
+        f"{room}, over all nodes. Use fewer workers, ask for less (num_cpus, resources), add nodes, or wait "
+        "longer "
         "(start_timeout)"
     )
 

@@ -41,7 +41,8 @@ def enter(address: str | None, n_cpus: float) -> None:
             if not address:
                 raise PescadorError(
                     "there is no Ray runtime in this process. Call ray.init() before, or say where one is: "
-                    "address='auto' for the cluster of this machine, address='host:6379' for its head node, or "
+                    "address='auto' for the cluster of this machine, address='host:6379' for its head node, "
+                    "or "
                     "address='local' to start one here, which ends with the ParallelStreamer"
                 )
             _begin(address, n_cpus)

@@ -28,7 +28,8 @@ class RaySegment(Segment):
             self._memory = ray.get(reference)
         except Exception as error:
             raise PescadorError(
-                f"{self.n_bytes:,} bytes for a recipe cannot be put into Ray's object store: {error}. Give it "
+                f"{self.n_bytes:,} bytes for a recipe cannot be put into Ray's object store: {error}. Give "
+                "it "
                 "more memory (object_store_memory), or have the generator load large data itself"
             ) from error
         self.handles = (reference,)
