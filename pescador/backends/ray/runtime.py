@@ -64,15 +64,15 @@ def leave() -> None:
 
 def _begin(address: str, n_cpus: float) -> None:
     options: dict[str, Any] = {}
-    variables = dict(QUIET)
     if address == "local":
         options.update(
             include_dashboard=False,
             num_cpus=max(os.cpu_count() or 1, math.ceil(n_cpus)),
             _node_ip_address="127.0.0.1",
         )
-        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # or Ray would write one to the user's home
-    with _environment(variables), _signals(), _quiet():
+        # Or Ray would write one to the user's home. It is left there, for Ray remembers it in this process.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with _environment(QUIET), _signals(), _quiet():
         try:
             ray.init(
                 address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options
@@ -87,7 +87,7 @@ def _begin(address: str, n_cpus: float) -> None:
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Set variables, as far as they are not set, for as long as this is open."""
-    before = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}
+    before = {name: os.environ.get(name) for name in variables}
     for name, value in variables.items():
         os.environ.setdefault(name, value)
     try:
