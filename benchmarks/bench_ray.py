@@ -2,13 +2,15 @@
 
     python benchmarks/bench_ray.py [--quick] [--csv FILE] [--repetitions 3]
 
-One worker makes dicts of one float32 array of 100 B to 16 MiB, a new one for each item, and the consumer takes them
-for some seconds: from a ParallelStreamer on Ray, on shm and on zmq, and from a *plain* Ray generator, a method with
-``num_returns="streaming"`` that yields the same items, of which each is taken with ``ray.get``. Each is measured in
-a process of its own, with a runtime of its own (address="local"). Without Ray, its rows are left out.
+One worker makes dicts of one float32 array of 100 B to 16 MiB, a new one for each item, and the consumer
+takes them for some seconds: from a ParallelStreamer on Ray, on shm and on zmq, and from a *plain* Ray
+generator, a method with ``num_returns="streaming"`` that yields the same items, of which each is taken
+with ``ray.get``. Each is measured in a process of its own, with a runtime of its own. Without Ray, its
+rows are left out.
 
-Shown besides: milliseconds to the first item of the first epoch (with the start of the workers, without that of the
-runtime) and of the second, and items a second of a StochasticMux whose streams give 16 items each.
+Shown besides: milliseconds to the first item of the first epoch (with the start of the workers, without
+that of the runtime) and of the second, and items a second of a StochasticMux whose streams give 16 items
+each.
 """
 
 from __future__ import annotations

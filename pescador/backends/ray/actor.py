@@ -53,9 +53,11 @@ class RayWorker:
         self._running = [0, 0]
         self._thread: threading.Thread | None = None
 
-    def begin(self, names: dict[str, bytes], filename: str | None) -> Place:
+    def begin(self, names: dict[str, bytes], filename: str | None, search_path: list[str]) -> Place:
         """Take on what is the consumer's, and return where this is."""
         script.install(names, filename)
+        # What is found here stays first: on another machine, a folder of the same name may be another one.
+        sys.path += [folder for folder in search_path if folder not in sys.path and os.path.exists(folder)]
         sys.setswitchinterval(SWITCH_SECONDS)
         node = ray.get_runtime_context().get_node_id()
         return Place(socket.gethostname(), node, os.getpid(), versions())

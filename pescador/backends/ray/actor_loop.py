@@ -26,7 +26,7 @@ from .records import ActorRecords
 __all__ = ["ActorLoop", "Batch", "Command", "Mailbox", "Outbox"]
 
 # What goes to Ray as one object: messages until they have so many bytes.
-BATCH_BYTES = 1 << 22
+BATCH_BYTES = 1 << 23
 
 Command = tuple[bytes, tuple[Any, ...]]
 """The pickle of a command, and references to objects, which are its last arguments."""
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
     messages: list[bytes]
     numbers: list[int]  # of the records,
-    memory: list[Bytes]  # and where they are
+    memory: list[pickle.PickleBuffer]  # and what they hold: in Ray's hands, buffers that are not pickled
 
 
 class Mailbox:
@@ -117,13 +117,18 @@ class Outbox:
                 n_bytes += len(message)
                 for number, memory in records:
                     batch.numbers.append(number)
-                    batch.memory.append(memory)
+                    batch.memory.append(pickle.PickleBuffer(memory.data))
                     n_bytes += memory.nbytes
             return batch
 
 
 class ActorLoop(EncodingLoop):
     """The loop of an actor."""
+
+    not_found_hint = (
+        "Can all that it refers to be imported there? Ray brings it along: "
+        "runtime_env={'py_modules': [...]}, or {'working_dir': ...}, or {'pip': [...]}"
+    )
 
     def __init__(self, mailbox: Mailbox, outbox: Outbox) -> None:
         self._memory = ActorRecords()

@@ -120,8 +120,8 @@ class RayHandle(Inbox):
             self._die("has ended")
 
     def _take(self, batch: Batch) -> None:
-        for number, memory in zip(batch.numbers, batch.memory, strict=True):
-            self._records.add(number, memory)
+        for number, buffer in zip(batch.numbers, batch.memory, strict=True):
+            self._records.add(number, buffer)
         for message in batch.messages:
             if message[:1] == messages.ITEMS:
                 self._n_received += 1

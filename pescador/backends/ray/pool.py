@@ -17,6 +17,7 @@ from ...seeding import Seed
 from ..consumer.pool import RecipePool
 from ..consumer.recipes import Recipes
 from ..protocol import script
+from ..system.search_path import search_path
 from . import runtime
 from .actor import N_THREADS, Place, RayWorker, versions
 from .causes import why_not_started
@@ -95,8 +96,8 @@ def _start(n_workers: int, placement: Placement, seconds: float) -> list[tuple[A
     actors: list[Any] = []
     try:
         actors += [kind.remote() for _ in range(n_workers)]
-        names = script.names(), script.filename()
-        places = [actor.begin.remote(*names) for actor in actors]
+        taken_on = script.names(), script.filename(), search_path()
+        places = [actor.begin.remote(*taken_on) for actor in actors]
         ready, waiting = ray.wait(places, num_returns=n_workers, timeout=seconds)
         found = [_place(reference) for reference in ready]  # first, for one that failed says more
         if waiting:

@@ -6,6 +6,7 @@ consumer has taken it.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from ...exceptions import WorkerError
 from ..protocol.messages import NOWHERE, AnyExtent, Extent, Record
 from ..protocol.transport import ConsumerRecords, WorkerRecords
-from ..system.shared_memory import Bytes, private
+from ..system.shared_memory import Bytes, keep_freed_memory, private
 
 __all__ = ["BUDGET", "ActorRecords", "ReceivedRecords"]
 
@@ -31,6 +32,7 @@ class ActorRecords(WorkerRecords):
 
     def __init__(self) -> None:
         super().__init__()
+        keep_freed_memory()
         self._n_records = 0
         self._memory: dict[int, Bytes] = {}  # what was not sent yet
         self._under_way = 0  # bytes
@@ -74,11 +76,13 @@ class ReceivedRecords(ConsumerRecords):
 
     def __init__(self) -> None:
         super().__init__()
+        keep_freed_memory()
         self.release_bound = BUDGET // 8
         self._memory: dict[int, Bytes] = {}
 
-    def add(self, number: int, memory: Bytes) -> None:
-        """Take a copy of the memory of a record."""
+    def add(self, number: int, buffer: pickle.PickleBuffer) -> None:
+        """Take a copy of a record."""
+        memory = np.frombuffer(memoryview(buffer), np.uint8)
         mine = private(memory.nbytes)
         np.copyto(mine, memory)
         self._memory[number] = mine

@@ -48,6 +48,8 @@ _NOT_FOUND = AttributeError, ImportError
 class EncodingLoop(WorkerLoop):
     """The loop of a worker whose items are encoded."""
 
+    not_found_hint = "Can all that it refers to be imported there?"
+
     def __init__(self, records: WorkerRecords, running: memoryview | list[int] | None = None) -> None:
         super().__init__(running)
         # Guards what is pending, what is wanted, and sending, for another thread may send as well.
@@ -107,7 +109,7 @@ class EncodingLoop(WorkerLoop):
         try:
             return self._shelf.load(recipe)
         except BaseException as error:
-            hint = " Can all that it refers to be imported there?" if isinstance(error, _NOT_FOUND) else ""
+            hint = f" {self.not_found_hint}" if isinstance(error, _NOT_FOUND) else ""
             raise WorkerError(
                 f"a recipe can't be loaded in worker process {os.getpid()}: "
                 f"{type(error).__name__}: {error}.{hint}"

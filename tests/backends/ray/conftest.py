@@ -11,18 +11,17 @@ import pytest
 GRACE = 5.0  # seconds in which what a test ended may be gone
 STORE_BYTES = 160 * 10**6
 
-# What Ray reads when it is imported.
+# What Ray reads when it is imported, which is why it is not imported here.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))  # or Ray writes one to the user's home
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'pescador[ray]'")
-
 
 @pytest.fixture(scope="session")
 def cluster():
     """Start it, and connect this process to it."""
+    import ray
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(
@@ -32,15 +31,11 @@ def cluster():
     try:
         for _ in range(2):
             cluster.add_node(num_cpus=4, object_store_memory=STORE_BYTES)
-        connect(cluster)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
         yield cluster
     finally:
         ray.shutdown()
         cluster.shutdown()
-
-
-def connect(cluster):
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR", configure_logging=False)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from tests.laws.test_laws_workers import assert_same, rooted, run, workers
 
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'pescador[ray]'")
+
 EXAMPLES = int(os.environ.get("PESCADOR_LAW_EXAMPLES", 0))
 
 
