@@ -74,9 +74,10 @@ class ParallelStreamer(Streamer[T_co]):
         not wait while a file loads. `n_workers` if not given.
     **options
         Options of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy` of
-        'zmq'; those of 'ray' are in docs/several_machines.md; and of 'shm' and 'zmq' `blas_threads`, how many threads the numeric libraries (BLAS, OpenMP, PyTorch) of
-        each worker use: a number, None, which leaves them as they are, or 'auto' (the default), which is
-        the number of cores divided by `n_workers`, unless variables such as ``OMP_NUM_THREADS`` are set.
+        'zmq'; those of 'ray' are in docs/several_machines.md; and of 'shm' and 'zmq' `blas_threads`, how
+        many threads the numeric libraries (BLAS, OpenMP, PyTorch) of each worker use: a number, None,
+        which leaves them as they are, or 'auto' (the default), which is the number of cores divided by
+        `n_workers`, unless variables such as ``OMP_NUM_THREADS`` are set.
 
     Raises
     ------
