@@ -65,9 +65,9 @@ class RayBackend(Backend):
                 f"max_restarts={max_restarts}, but workers on Ray are not replaced: save a state "
                 "(state_dict()) now and then, and go on from there"
             )
-        runtime.enter(self._address, n_workers * self._placement["num_cpus"])
+        session = runtime.enter(self._address, n_workers * self._placement["num_cpus"])
         try:
-            return RayPool(n_workers, self._placement, self._start_timeout, timeout, stall_timeout)
+            return RayPool(session, n_workers, self._placement, self._start_timeout, timeout, stall_timeout)
         except BaseException:
-            runtime.leave()
+            runtime.leave(session)
             raise

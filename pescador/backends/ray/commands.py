@@ -12,15 +12,17 @@ import threading
 from typing import Any
 
 from ..system.threads import start_thread
+from . import runtime
 from .actor_loop import Command
 
 __all__ = ["Commands"]
 
 
 class Commands:
-    """Commands that are on their way."""
+    """Commands that are on their way, for as long as a session of Ray lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: str) -> None:
+        self._session = session
         self._queue: queue.SimpleQueue[tuple[Any, Command] | None] = queue.SimpleQueue()
         self._n_sent: dict[Any, int] = {}  # calls of each actor
         self._thread = threading.Thread(target=self._run, name="pescador-commands", daemon=True)
@@ -56,6 +58,8 @@ class Commands:
 
     def _send(self, actor: Any, commands: list[Command]) -> None:
         number = self._n_sent.get(actor, 0)
+        if not runtime.is_there(self._session):
+            return
         # What is raised here is raised where messages are read, too: the worker, or the runtime, is gone.
         with contextlib.suppress(Exception):
             actor.obey.remote(number, commands)

@@ -25,6 +25,7 @@ from ..consumer.worker_handle import WorkerState
 from ..protocol import messages
 from ..system.threads import start_thread
 from ..system.waiting import in_slices
+from . import runtime
 from .actor import Place
 from .actor_loop import Batch
 from .causes import cause_of
@@ -34,6 +35,7 @@ from .records import ReceivedRecords
 __all__ = ["RayHandle"]
 
 WANT_SECONDS = 2e-3  # how long a consumer waits before it says for what
+SHUT_DOWN = "is not used any more: Ray was shut down in this process"
 STACK_SECONDS = 2.0  # for a worker that stalled to tell its stack
 
 
@@ -43,7 +45,13 @@ class RayHandle(Inbox):
     _records: ReceivedRecords
 
     def __init__(
-        self, number: int, actor: Any, place: Place, commands: Commands, stall_timeout: float | None
+        self,
+        session: str,
+        number: int,
+        actor: Any,
+        place: Place,
+        commands: Commands,
+        stall_timeout: float | None,
     ) -> None:
         super().__init__(stall_timeout)
         self.actor = actor
@@ -52,6 +60,7 @@ class RayHandle(Inbox):
         self.statistics.host = place.host
         self.was_killed = False
         self._number = number
+        self._session = session
         self._commands = commands
         self._records = ReceivedRecords()
         self._n_received = 0
@@ -109,15 +118,17 @@ class RayHandle(Inbox):
     def _read(self) -> None:
         try:
             for reference in self._stream:
+                if not runtime.is_there(self._session):
+                    break
                 batch: Batch = ray.get(reference)
                 del reference
                 self._take(batch)
                 del batch  # or it would stay in the object store until the next one is here
                 self._wake()
-        except BaseException as error:
-            self._die(cause_of(error))
+        except BaseException as error:  # SystemExit where the runtime ends
+            self._die(cause_of(error) if runtime.is_there(self._session) else SHUT_DOWN)
         else:
-            self._die("has ended")
+            self._die("has ended" if runtime.is_there(self._session) else SHUT_DOWN)
 
     def _take(self, batch: Batch) -> None:
         for number, buffer in zip(batch.numbers, batch.memory, strict=True):
@@ -168,8 +179,9 @@ class RayHandle(Inbox):
     def kill(self) -> None:
         """End the worker now, if it has not ended."""
         self.was_killed = True
-        with contextlib.suppress(Exception):  # the runtime is gone, and the worker with it
-            ray.kill(self.actor)
+        if runtime.is_there(self._session):  # or the worker is gone with it
+            with contextlib.suppress(Exception):
+                ray.kill(self.actor)
 
     def close(self) -> None:
         """Release what is held."""

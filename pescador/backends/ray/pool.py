@@ -49,6 +49,7 @@ class RayPool(RecipePool[RayHandle]):
 
     def __init__(
         self,
+        session: str,
         n_workers: int,
         placement: Placement,
         start_timeout: float,
@@ -59,10 +60,11 @@ class RayPool(RecipePool[RayHandle]):
         self._timeout = timeout
         self._process = os.getpid()
         self._has_ended = False
+        self._session = session
         places = _start(n_workers, placement, start_timeout)
-        self._commands = Commands()
+        self._commands = Commands(session)
         for number, (actor, place) in enumerate(places):
-            self.workers.append(RayHandle(number, actor, place, self._commands, stall_timeout))
+            self.workers.append(RayHandle(session, number, actor, place, self._commands, stall_timeout))
         for worker in self.workers:
             worker.start()
         atexit.register(self.close)  # before Ray's own exit function, for that was registered earlier
@@ -76,7 +78,7 @@ class RayPool(RecipePool[RayHandle]):
         if self._has_ended or os.getpid() != self._process:
             return
         try:
-            if ray.is_initialized():
+            if runtime.is_there(self._session):
                 _end(self.workers, self._commands, self._timeout)
         finally:
             self._has_ended = True
@@ -85,7 +87,7 @@ class RayPool(RecipePool[RayHandle]):
             for worker in self.workers:
                 worker.close()
             self._recipes.close()
-            runtime.leave()
+            runtime.leave(self._session)
 
 
 def _start(n_workers: int, placement: Placement, seconds: float) -> list[tuple[Any, Place]]:

@@ -16,25 +16,31 @@ import os
 import secrets
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray._private import auto_init_hook
 
 from ...exceptions import PescadorError
 
-__all__ = ["enter", "leave"]
+__all__ = ["enter", "is_there", "leave"]
 
 _lock = threading.RLock()
-_n_pools = 0
-_ours = ""  # the job that was begun here; '' if none was, or it is another one meanwhile
+_n_pools: Counter[str] = Counter()  # of each session
+_ours = ""  # the session that was begun here last
+
+# Where there is no runtime, most calls of Ray start one. That must not happen to those of a pool whose
+# runtime was shut down, so it is switched off while there are pools.
+_connects: bool = auto_init_hook.enable_auto_connect
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
-def enter(address: str | None, n_cpus: float) -> None:
-    """Have a runtime; a local one that is started has at least so many CPUs."""
-    global _n_pools, _ours
+def enter(address: str | None, n_cpus: float) -> str:
+    """Have a runtime; a local one that is started has at least so many CPUs. Return the session."""
+    global _ours
     with _lock:
         if not ray.is_initialized():
             address = address or os.environ.get("RAY_ADDRESS")
@@ -42,24 +48,39 @@ def enter(address: str | None, n_cpus: float) -> None:
                 raise PescadorError(
                     "there is no Ray runtime in this process. Call ray.init() before, or say where one is: "
                     "address='auto' for the cluster of this machine, address='host:6379' for its head node, "
-                    "or "
-                    "address='local' to start one here, which ends with the ParallelStreamer"
+                    "or address='local' to start one here, which ends with the ParallelStreamer"
                 )
             _begin(address, n_cpus)
-            _ours = ray.get_runtime_context().get_job_id()
-            _n_pools = 0
-        _n_pools += 1
+            _ours = _session()
+        session = _session()
+        _n_pools[session] += 1
+        auto_init_hook.enable_auto_connect = False
+        return session
 
 
-def leave() -> None:
+def is_there(session: str) -> bool:
+    """Whether the runtime is still the one of this session."""
+    return _session() == session
+
+
+def leave(session: str) -> None:
     """Take note that a pool has ended; end the runtime if it was the last, and it is ours."""
-    global _n_pools, _ours
     with _lock:
-        _n_pools -= 1
-        if _n_pools <= 0 and _ours:
-            ours, _ours = _ours, ""
-            if ray.is_initialized() and ray.get_runtime_context().get_job_id() == ours:
+        _n_pools[session] -= 1
+        if not _n_pools[session]:
+            del _n_pools[session]
+            if session == _ours and is_there(session):
                 ray.shutdown()
+        if not _n_pools:
+            auto_init_hook.enable_auto_connect = _connects
+
+
+def _session() -> str:
+    """Return what tells the runtime of this process, and this connection to it, from others; '' if none."""
+    if not ray.is_initialized():
+        return ""
+    context = ray.get_runtime_context()
+    return f"{context.get_node_id()}-{context.get_worker_id()}"
 
 
 def _begin(address: str, n_cpus: float) -> None:
