@@ -41,10 +41,10 @@ class ParallelStreamer(Streamer[T_co]):
     ----------
     streamer : Streamer or iterable
         What to produce.
-    backend : {'shm', 'zmq', 'thread', 'serial'} or str
+    backend : {'shm', 'zmq', 'ray', 'thread', 'serial'} or str
         Where: in a process that hands over large arrays through shared memory, in a process that sends
-        everything through a ZeroMQ socket, in a thread, or not in the background at all. Others may
-        be registered, see :mod:`pescador.backends`.
+        everything through a ZeroMQ socket, on the machines of a Ray cluster, in a thread, or not in the
+        background at all. Others may be registered, see :mod:`pescador.backends`.
     n_workers : int
         Number of workers.
     prefetch : int, optional
@@ -74,9 +74,10 @@ class ParallelStreamer(Streamer[T_co]):
         not wait while a file loads. `n_workers` if not given.
     **options
         Options of the backend: `ring_bytes` of 'shm'; `min_port`, `max_port`, `max_tries` and `copy` of
-        'zmq'; and of both `blas_threads`, how many threads the numeric libraries (BLAS, OpenMP, PyTorch) of
-        each worker use: a number, None, which leaves them as they are, or 'auto' (the default), which is
-        the number of cores divided by `n_workers`, unless variables such as ``OMP_NUM_THREADS`` are set.
+        'zmq'; those of 'ray' are in docs/several_machines.md; and of 'shm' and 'zmq' `blas_threads`, how
+        many threads the numeric libraries (BLAS, OpenMP, PyTorch) of each worker use: a number, None,
+        which leaves them as they are, or 'auto' (the default), which is the number of cores divided by
+        `n_workers`, unless variables such as ``OMP_NUM_THREADS`` are set.
 
     Raises
     ------
@@ -191,11 +192,12 @@ class ParallelStreamer(Streamer[T_co]):
             ``items``, ``bytes`` (of data that was encoded), ``copied`` (bytes of it that the worker had to
             copy), ``consumer_wait`` and ``worker_wait`` (in seconds), ``queue_depth`` (items that are here
             already), ``streams`` (open now), ``restarts``: sums over the workers; and ``workers``, a list of
-            dicts with the same keys, ``pid`` and ``open_streams``: of each stream that is open now ``name``,
-            ``items``, ``consumer_wait`` and ``queue_depth``.
+            dicts with the same keys, ``pid``, ``host`` (None where all run on this machine) and
+            ``open_streams``: of each stream that is open now ``name``, ``items``, ``consumer_wait`` and
+            ``queue_depth``.
         """
         workers = [asdict(worker) for worker in self._pool.stats()]
-        totals = [key for key in asdict(WorkerStats()) if key not in ("pid", "open_streams")]
+        totals = [key for key in asdict(WorkerStats()) if key not in ("pid", "host", "open_streams")]
         return {**{key: sum(worker[key] for worker in workers) for key in totals}, "workers": workers}
 
     def close(self) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SCRIPTS = [f"bench_{name}.py" for name in ("end_to_end", "memory", "mux", "scaling", "states", "transport")]
+SCRIPTS = [
+    f"bench_{name}.py" for name in ("end_to_end", "memory", "mux", "ray", "scaling", "states", "transport")
+]
 
 
 def test_every_benchmark_is_run_here():

@@ -274,7 +274,7 @@ def test_statistics_tell_what_was_delivered(backend):
     assert 0 <= during["queue_depth"] <= 4
     assert (stats["items"], stats["streams"], stats["queue_depth"]) == (n, 0, 0)
     (worker,) = stats["workers"]
-    assert set(worker) == {*stats, "pid", "open_streams"} - {"workers"}
+    assert set(worker) == {*stats, "pid", "host", "open_streams"} - {"workers"}
     assert all(worker[key] == stats[key] for key in stats if key != "workers")
     assert 0 <= stats["consumer_wait"] < 100
     assert 0 <= stats["worker_wait"] < 100

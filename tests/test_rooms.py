@@ -26,10 +26,16 @@ ROOMS = [
     "pescador.backends.consumer",
     "pescador.backends.shm",
     "pescador.backends.zmq",
+    "pescador.backends.ray",
     "pescador.backends.thread",
     "pescador.commands",
 ]
-TRANSPORTS = {"pescador.backends.shm", "pescador.backends.zmq", "pescador.backends.thread"}
+TRANSPORTS = {
+    "pescador.backends.shm",
+    "pescador.backends.zmq",
+    "pescador.backends.ray",
+    "pescador.backends.thread",
+}
 
 MAX_LINES = 350
 

@@ -5,6 +5,7 @@ serial.py    in this thread, for debugging
 thread.py    in threads of this process
 shm/         in processes, arrays through shared memory
 zmq/         in processes, everything through a ZeroMQ socket
+ray/         on the machines of a Ray cluster
 
 What several of them share, by where it runs:
 
@@ -14,7 +15,7 @@ processes/   starting, watching and ending processes
 protocol/    what a consumer and its workers say to each other
 system/      what the machine gives: owners of processes, shared memory, orphans
 
-Imports go one way: shm, zmq, thread → consumer → processes → worker → protocol → system.
+Imports go one way: shm, zmq, ray, thread → consumer → processes → worker → protocol → system.
 
 Third parties add backends with :func:`register`, or with an entry point in the group
 ``pescador.backends`` that names a subclass of :class:`pescador.backends.base.Backend`.
@@ -33,11 +34,13 @@ from .system import search_path  # noqa: F401  # now, for it remembers the worki
 __all__ = ["Backend", "Pool", "Stream", "StreamStats", "WorkerStats", "get", "names", "register"]
 
 _backends: dict[str, type[Backend] | str] = {
+    "ray": "pescador.backends.ray.backend:RayBackend",
     "serial": "pescador.backends.serial:SerialBackend",
     "shm": "pescador.backends.shm.backend:ShmBackend",
     "thread": "pescador.backends.thread:ThreadBackend",
     "zmq": "pescador.backends.zmq.backend:ZMQBackend",
 }
+_OURS = dict(_backends)
 
 
 def register(name: str, backend: type[Backend] | str) -> None:
@@ -85,9 +88,10 @@ def get(name: str) -> type[Backend]:
             imported = importlib.import_module(module)
         except ImportError as error:
             missing = error.name or str(error)
+            extra = f"""pip install "pescador[{name}]\"""" if place == _OURS.get(name) else "install it"
             raise ParameterError(
                 f"backend {name!r} needs {missing!r}, which cannot be imported ({error}); "
-                f"install it, or choose another backend"
+                f"{extra}, or choose another backend"
             ) from error
         try:
             backend = cast("type[Backend]", getattr(imported, attribute))

@@ -72,6 +72,8 @@ class WorkerStats:
 
     pid: int | None = None
     """Process of the worker; None if it is a thread, or not started."""
+    host: str | None = None
+    """Machine of the worker; None where all of them run on this one."""
     streams: int = 0
     """Number of streams that are open now."""
     items: int = 0

@@ -78,6 +78,14 @@ def test_the_error_says_what_is_not_installed():
     assert isinstance(caught.value.__cause__, ImportError)
 
 
+def test_the_error_names_the_extra_of_a_backend_of_ours(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "pescador.backends.ray.backend", raising=False)
+    backends.register("ray", backends._OURS["ray"])
+    with pytest.raises(PescadorError, match=r"backend 'ray' needs 'ray'.*pip install \"pescador\[ray\]\""):
+        ParallelStreamer(Streamer("abc"), "ray")
+
+
 @pytest.mark.parametrize("place", [f"{__name__}:Missing", f"{__name__}", "pescador.testing:"])
 def test_a_place_without_a_backend_is_an_error_that_names_it(place):
     backends.register("toy", place)
@@ -87,7 +95,7 @@ def test_a_place_without_a_backend_is_an_error_that_names_it(place):
 
 def test_entry_points_are_found(entry_points):
     entry_points += [entry("other", "a:b", "other.group"), entry("toy", HERE)]
-    assert backends.names() == ["serial", "shm", "thread", "toy", "zmq"]
+    assert backends.names() == ["ray", "serial", "shm", "thread", "toy", "zmq"]
     assert backends.get("toy") is ToyBackend
     with pytest.raises(PescadorError, match="unknown backend 'other'"):
         backends.get("other")
@@ -111,7 +119,7 @@ def test_an_entry_point_of_something_not_installed_says_so(entry_points):
         backends.get("toy")
 
 
-@pytest.mark.parametrize("module", ["zmq", "pytest", "pescador.backends.shm.backend"])
+@pytest.mark.parametrize("module", ["zmq", "pytest", "ray", "pescador.backends.shm.backend"])
 def test_importing_pescador_imports_nothing_that_only_a_backend_needs(module):
     code = f"import sys, pescador, pescador.testing; sys.exit({module!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

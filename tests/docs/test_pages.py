@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TESTED_ELSEWHERE = {"docs/resume.md": "test_docs.py", "docs/class_balance.md": "test_class_balance.py"}
+TESTED_ELSEWHERE = {"docs/resume.md": "test_docs.py", "docs/class_balance.md": "test_class_balance.py"} | {
+    "docs/ranks.md": "test_docs.py"
+}
 PAGES = [
     ROOT / "README.md",
     *(page for page in sorted((ROOT / "docs").glob("**/*.md")) if "_build" not in page.parts),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,13 +13,16 @@ from ...exceptions import PescadorError
 from ...opening import State
 from ...seeding import Seed
 from ..base import Pool, Stream, WorkerStats
+from .inbox import Inbox
+from .recipes import Recipe, Recipes
 from .remote_stream import RemoteStream
 from .worker_handle import WorkerHandle
 
-__all__ = ["WorkerPool"]
+__all__ = ["RecipePool", "WorkerPool"]
 
 T = TypeVar("T")
 Handle = TypeVar("Handle", bound=WorkerHandle)
+InboxT = TypeVar("InboxT", bound=Inbox)
 
 
 class WorkerPool(Pool, Generic[Handle]):
@@ -68,3 +72,30 @@ class WorkerPool(Pool, Generic[Handle]):
 
     def stats(self) -> list[WorkerStats]:
         return [worker.stats() for worker in self.workers]
+
+
+class RecipePool(WorkerPool[InboxT]):
+    """A pool to whose workers recipes are sent."""
+
+    def __init__(self, workers: Sequence[InboxT], recipes: Recipes) -> None:
+        super().__init__(workers)
+        self._recipes = recipes
+
+    def begin(self, seed: Seed) -> None:  # the seed is for those who inherit this
+        self._recipes.begin()
+        self._drop()
+
+    def recipe(self, streamer: Streamer[Any]) -> Recipe:
+        recipe = self._recipes.make(streamer)
+        self._drop()
+        return recipe
+
+    def _drop(self) -> None:
+        """Have the workers drop what was given up."""
+        numbers: list[int] = []
+        with contextlib.suppress(IndexError):  # when none is left: another thread may take some, too
+            while True:
+                numbers.append(self._recipes.given_up.popleft())
+        if numbers:
+            for worker in self.workers:
+                worker.drop(numbers)

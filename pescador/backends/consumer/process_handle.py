@@ -14,7 +14,6 @@ import pickle
 import socket
 import threading
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from ...exceptions import PescadorError, WorkerError
@@ -24,14 +23,13 @@ from ..processes.process import Process, end
 from ..processes.stacks import STALL_SIGNAL, Report
 from ..protocol import messages
 from ..protocol.backoff import Backoff
-from ..protocol.codec import Decoder
 from ..protocol.connection import Connection
-from ..protocol.transport import MAX_EXTENTS, Receiver
+from ..protocol.transport import Receiver
 from ..protocol.world import World
 from ..system.pids import process_state
 from ..system.shared_memory import Handle, close_all
 from ..system.waiting import in_slices
-from .recipes import Part, Recipe, Segment
+from .recipes import Recipe
 from .remote_stream import RemoteStream
 from .restarts import Replaceable, Restarts
 from .worker_handle import WorkerState
@@ -65,17 +63,14 @@ class ProcessHandle(Replaceable):
         self.statistics.pid = process.pid
         self._wakeup = wakeup
         wakeup.setblocking(False)  # it is full only while the worker cannot listen
-        self._receiver = receiver
-        self._decoder = Decoder()
+        self._records = self._receiver = receiver
         self._n_received = 0
         self._backoff = Backoff()
-        self._sent: set[int] = set()  # numbers of the segments and parts that the worker has
         self._last_words = ""
         self._reader = 0  # the thread that reads, by its identifier
         self._left: set[int] = (
             set()
         )  # of a worker that was replaced: streams that have not taken all that came
-        self._supplying = threading.RLock()
 
     def command(self, name: str, *arguments: Any, handles: tuple[Handle, ...] = ()) -> None:
         if not self.is_ours():
@@ -90,28 +85,12 @@ class ProcessHandle(Replaceable):
             self.connection.give_up(error)
             raise
 
-    def credit(self, number: int, n_items: int) -> None:
-        self._return_released("credit", number, n_items)
-
     def _return_released(self, *command: Any) -> None:
-        """Tell the worker which records were released, if there are any, and with the last a `command`."""
         try:
-            extents = self._receiver.take_released()
-            while len(extents) == MAX_EXTENTS:
-                self.command("free", messages.pack_extents(extents))
-                extents = self._receiver.take_released()
-            if extents:
-                self.command("free", messages.pack_extents(extents), *command)
-            elif command:
-                self.command(*command)
+            super()._return_released(*command)
         except BaseException as error:  # a Ctrl-C, most likely; what was taken is told to nobody
             self.connection.give_up(error)
             raise
-
-    def _return_many_released(self) -> None:
-        """Tell the worker which records were released, if it might wait for them."""
-        if self._receiver.n_released >= self._receiver.release_bound:
-            self._return_released()
 
     def begin(self, world: World, seed: Seed) -> None:
         """Tell the worker that an iteration begins."""
@@ -123,24 +102,7 @@ class ProcessHandle(Replaceable):
     def open(self, stream: RemoteStream[Any], recipe: Recipe, seed: Seed, max_iter: int | None) -> None:
         if self._restarts is not None:
             stream.opening = (recipe, seed, max_iter)
-        self._supply(recipe.needs)
-        super().open(stream, recipe.data, seed, max_iter)
-
-    def _supply(self, needs: Iterable[Part | Segment]) -> None:
-        """Send what a recipe needs, and the worker does not have."""
-        with self._supplying:
-            for need in needs:
-                if need.number not in self._sent:
-                    self._supply(need.needs)
-                    self.command(*need.command, handles=need.handles)
-                    self._sent.add(need.number)
-
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Have the worker drop segments and parts, if it has them."""
-        dropped = self._sent.intersection(numbers)
-        if dropped:
-            self._sent -= dropped
-            self.command("drop", list(dropped))
+        super().open(stream, recipe, seed, max_iter)
 
     def wait(self, stream: RemoteStream[Any]) -> None:
         def has_to_wait() -> bool:

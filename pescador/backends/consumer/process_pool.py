@@ -12,10 +12,8 @@ import pickle
 from abc import abstractmethod
 from collections.abc import Sequence
 from multiprocessing import current_process
-from typing import Any
 
 from ...checks import whole_number
-from ...core import Streamer
 from ...seeding import Seed
 from ..base import Backend, Pool
 from ..processes.launcher import Launcher, cannot_start, check_start_method
@@ -27,9 +25,9 @@ from ..protocol.transport import Transport
 from ..protocol.world import Setup, World
 from ..system import blas
 from ..system.owner import this_owner
-from .pool import WorkerPool
+from .pool import RecipePool
 from .process_handle import ProcessHandle
-from .recipes import Recipe, Recipes
+from .recipes import Recipes
 from .restarts import Replaceable, Restarts
 
 __all__ = ["ProcessBackend"]
@@ -135,7 +133,7 @@ def _end(handles: Sequence[ProcessHandle], launcher: Launcher, timeout: float | 
         launcher.close()
 
 
-class _ProcessPool(WorkerPool[ProcessHandle]):
+class _ProcessPool(RecipePool[ProcessHandle]):
     workers: list[ProcessHandle]
 
     def __init__(
@@ -146,7 +144,7 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
         stall_timeout: float | None,
         max_restarts: int,
     ) -> None:
-        super().__init__([])
+        super().__init__([], Recipes())
         self._backend = backend
         self._n_workers = n_workers
         self._timeout = timeout
@@ -158,7 +156,6 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
         self._setup = Setup(this_owner(), names, bytes(current_process().authkey), world, tells_items)
         self._seed: Seed | None = None  # of the iteration that was begun last
         self._launcher = Launcher(backend.start_method, **world.given)
-        self._recipes = Recipes()
 
     def _world(self) -> World:
         """Return what surrounds workers now."""
@@ -194,27 +191,11 @@ class _ProcessPool(WorkerPool[ProcessHandle]):
         return self._closed or any(worker.is_dead() and not worker.revive() for worker in list(self.workers))
 
     def begin(self, seed: Seed) -> None:
-        self._recipes.begin()
-        self._drop()
+        super().begin(seed)
         world = self._world()
         self._setup, self._seed = self._setup._replace(world=world), seed
         for worker in list(self.workers):
             worker.begin(world, seed)
-
-    def recipe(self, streamer: Streamer[Any]) -> Recipe:
-        recipe = self._recipes.make(streamer)
-        self._drop()
-        return recipe
-
-    def _drop(self) -> None:
-        """Have the workers drop what was given up."""
-        numbers: list[int] = []
-        with contextlib.suppress(IndexError):  # when none is left: another thread may take some, too
-            while True:
-                numbers.append(self._recipes.given_up.popleft())
-        if numbers:
-            for worker in self.workers:
-                worker.drop(numbers)
 
     def end_workers(self) -> None:
         with contextlib.nullcontext() if self._restarts is None else self._restarts.closing():

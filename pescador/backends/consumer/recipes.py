@@ -25,7 +25,7 @@ import itertools
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -142,9 +142,16 @@ class _Shared:
 
 
 class Recipes:
-    """The recipes of a pool, and what they have in common. Any thread may use it."""
+    """The recipes of a pool, and what they have in common. Any thread may use it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    make_segment : callable
+        Makes a segment, of its number and the list to which that goes when it is given up.
+    """
+
+    def __init__(self, make_segment: Callable[[int, deque[int]], Segment] = Segment) -> None:
+        self._make_segment = make_segment
         self._lock = threading.RLock()  # reentrant, because to pickle an object may run any code
         self._numbers = itertools.count(1)
         self._iteration = 0
@@ -288,7 +295,7 @@ class Recipes:
             shared = None
         if shared is None:
             if self._new is None:
-                self._new = Segment(next(self._numbers), self.given_up)
+                self._new = self._make_segment(next(self._numbers), self.given_up)
             gone = self._gone
             owner = weakref.ref(_owner(array), lambda _: gone.append(place))
             offset = self._new.reserve(place, _contents(array))

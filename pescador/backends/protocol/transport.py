@@ -19,18 +19,20 @@ from ..system.shared_memory import Bytes, Handle
 from .connection import Connection, Message
 from .messages import NOWHERE, AnyExtent, Extent, Record
 
-__all__ = ["MAX_EXTENTS", "Receiver", "Sender", "Transport"]
+__all__ = ["MAX_EXTENTS", "ConsumerRecords", "Receiver", "Sender", "Transport", "WorkerRecords"]
 
 MAX_EXTENTS = 256  # that the worker is told of in one message
 
 
-class Sender(ABC):
-    """The worker's half of a transport.
+class WorkerRecords(ABC):
+    """The records of a worker, as it sees them.
 
     Attributes
     ----------
     given_out : dict
         The arrays of :meth:`allocate_array` that were not sent yet.
+    gives_from : float
+        Arrays of an item that is larger may be given as they are, although they were not given out.
     small_bytes : int
         Items up to this size travel in the message. A larger one costs less as a record.
     pending_bytes : int
@@ -39,9 +41,9 @@ class Sender(ABC):
 
     small_bytes = 1 << 14
     pending_bytes = 1 << 15
+    gives_from = math.inf
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self) -> None:
         self.given_out: dict[int, Extent] = {}
 
     @abstractmethod
@@ -74,16 +76,24 @@ class Sender(ABC):
         """
         return True
 
-    def send(self, message: list[bytes], extents: list[Extent]) -> None:
-        """Send a message, given in parts, and its records; what finds no room is queued in the connection."""
-        self.connection.send(*message)
-
     def close(self) -> None:
         """Release what is held."""
 
 
-class Receiver(ABC):
-    """The consumer's half of a transport.
+class Sender(WorkerRecords):
+    """The worker's half of a transport that goes through a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def send(self, message: list[bytes], extents: list[Extent]) -> None:
+        """Send a message, given in parts, and its records; what finds no room is queued in the connection."""
+        self.connection.send(*message)
+
+
+class ConsumerRecords(ABC):
+    """The records of a worker, as its consumer sees them.
 
     Attributes
     ----------
@@ -94,22 +104,10 @@ class Receiver(ABC):
         still something to do here.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self) -> None:
         self.n_released = 0
         self.release_bound = math.inf
         self._released: deque[AnyExtent] = deque()
-
-    @abstractmethod
-    def receive(self) -> Message | None:
-        """Return a message and its handles if there is one; EOFError if there never will be."""
-
-    @abstractmethod
-    def wait(self, timeout: int) -> bool:
-        """Wait for a message or the death of the worker, so many milliseconds; False if none came.
-
-        What is queued for the worker is sent meanwhile, when there is room.
-        """
 
     @abstractmethod
     def view(self, extent: AnyExtent) -> Bytes:
@@ -132,12 +130,31 @@ class Receiver(ABC):
         self.n_released -= n_bytes  # read only now, for another thread may have added to it
         return extents
 
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class Receiver(ConsumerRecords):
+    """The consumer's half of a transport that goes through a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    @abstractmethod
+    def receive(self) -> Message | None:
+        """Return a message and its handles if there is one; EOFError if there never will be."""
+
+    @abstractmethod
+    def wait(self, timeout: int) -> bool:
+        """Wait for a message or the death of the worker, so many milliseconds; False if none came.
+
+        What is queued for the worker is sent meanwhile, when there is room.
+        """
+
     def obey(self, message: bytes | memoryview, handles: list[Handle]) -> None:
         """Obey a message from the other half; its handles are closed after that."""
         raise WorkerError(f"a worker sent a message of the unknown kind {message[:1]!r}")
-
-    def close(self) -> None:
-        """Release what is held."""
 
 
 class Transport(NamedTuple):

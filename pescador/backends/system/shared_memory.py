@@ -43,6 +43,7 @@ __all__ = [
     "close_all",
     "copies_of",
     "create",
+    "keep_freed_memory",
     "kind",
     "private",
 ]
@@ -133,6 +134,17 @@ def private(n_bytes: int) -> Bytes:
     memory: Bytes = np.empty(n_bytes + ALIGNMENT, np.uint8)
     start = -int(memory.__array_interface__["data"][0]) % ALIGNMENT
     return memory[start : start + n_bytes]
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of messages for those that come next.
+
+    glibc gives the end of a heap back to the system when that is more than twice as large as the largest
+    block, of at most 32 MiB, that was ever mapped on its own and freed. Where all blocks are small, most
+    messages come to lie on new pages, which take as long as all the rest. Any program has that effect which
+    frees an array of 32 MiB.
+    """
+    np.empty((1 << 25) - 8192, np.uint8)
 
 
 def address(memory: memoryview | mmap.mmap) -> int:

@@ -46,6 +46,10 @@ class Shelf:
         finally:
             shared_memory.close_all([handle])
 
+    def add_memory(self, number: int, memory: Array | PescadorError) -> None:
+        """Take the memory of a segment; of one that could not be had, what recipes that refer to it raise."""
+        self._segments[number] = memory
+
     def add_part(self, number: int, data: bytes) -> None:
         """Take a part, which is loaded when a recipe refers to it for the first time."""
         self._parts[number] = data
@@ -89,7 +93,7 @@ class Shelf:
             array = np.ndarray(place.shape, place.dtype, memory, place.offset, None, place.order)
             if place.is_memmap:
                 array = array.view(np.memmap)
-            array.flags.writeable = place.is_writeable
+            array.flags.writeable = place.is_writeable and array.flags.writeable
             self._arrays[place] = array
         return array
 

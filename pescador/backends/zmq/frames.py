@@ -6,7 +6,6 @@ import os
 import threading
 from typing import Any
 
-import numpy as np
 import zmq
 
 from ...exceptions import PescadorError
@@ -14,7 +13,7 @@ from ..protocol.connection import Connection
 from ..system.shared_memory import close_all
 from ..system.threads import start_thread
 
-__all__ = ["BUDGET", "FRAME_BYTES", "REMEDY", "keep_freed_memory", "make_context", "starts"]
+__all__ = ["BUDGET", "FRAME_BYTES", "REMEDY", "make_context", "starts"]
 
 # How many bytes of records may be under way; an item that is larger goes alone.
 BUDGET = 1 << 25
@@ -54,17 +53,6 @@ def make_context(connection: Connection) -> zmq.Context[Any]:
             if thread.ident is not None:
                 thread.join()
     return zmq.Context()
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep the memory of messages for those that come next.
-
-    glibc gives the end of a heap back to the system when that is more than twice as large as the largest
-    block, of at most 32 MiB, that was ever mapped on its own and freed. Where all blocks are small, most
-    messages come to lie on new pages, which take as long as all the rest. Any program has that effect which
-    frees an array of 32 MiB.
-    """
-    np.empty((1 << 25) - 8192, np.uint8)
 
 
 def starts(n_bytes: int) -> range:

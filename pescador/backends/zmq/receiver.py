@@ -17,8 +17,8 @@ from ..protocol import messages
 from ..protocol.connection import Connection, Message
 from ..protocol.messages import AnyExtent
 from ..protocol.transport import Receiver
-from ..system.shared_memory import Bytes, private
-from .frames import BUDGET, FRAME_BYTES, keep_freed_memory
+from ..system.shared_memory import Bytes, keep_freed_memory, private
+from .frames import BUDGET, FRAME_BYTES
 
 __all__ = ["ZMQReceiver"]
 

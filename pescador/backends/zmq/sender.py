@@ -15,9 +15,9 @@ from ..protocol import messages
 from ..protocol.connection import Connection
 from ..protocol.messages import AnyExtent, Extent, Record
 from ..protocol.transport import Sender
-from ..system.shared_memory import private
+from ..system.shared_memory import keep_freed_memory, private
 from ..system.threads import start_thread
-from .frames import BUDGET, FRAME_BYTES, REMEDY, keep_freed_memory, make_context, starts
+from .frames import BUDGET, FRAME_BYTES, REMEDY, make_context, starts
 
 __all__ = ["ZMQSender"]
 

@@ -7,7 +7,8 @@ import pytest
 from pescador.backends.protocol import messages
 from pescador.backends.protocol.connection import Connection
 from pescador.backends.protocol.transport import Sender
-from pescador.backends.worker.process_loop import PENDING_RECORD_BYTES, ProcessLoop
+from pescador.backends.worker.encoding_loop import PENDING_RECORD_BYTES
+from pescador.backends.worker.process_loop import ProcessLoop
 
 
 class Kept(Sender):
