@@ -16,6 +16,7 @@ import numpy as np
 import pescador
 from pescador import ParallelStreamer, Streamer
 from pescador.backends.protocol import codec
+from pescador.backends.protocol.connection import Connection
 
 N_ITEMS = 5
 ITEM_BYTES = 163_840  # more than is sent inside of messages
@@ -197,7 +198,7 @@ def when_waiting(act, function):
     acted = []
 
     def look(_, frame):
-        if frame.f_code.co_name != "_receive":
+        if frame.f_code is not Connection.wait.__code__:
             return
         names = set()
         waits = False

@@ -44,7 +44,10 @@ def left_since(before: set[Left]) -> set[Left]:
 
 def _resources() -> Iterator[Left]:
     for thread in threading.enumerate():
-        yield Left("thread", f"{thread.name} ({thread.ident})")
+        if not thread.name.startswith(
+            "asyncio_"
+        ):  # those of an event loop, which a library may keep, as zarr does
+            yield Left("thread", f"{thread.name} ({thread.ident})")
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if child.status() != psutil.STATUS_ZOMBIE:
