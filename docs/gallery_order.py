@@ -4,7 +4,7 @@ ORDER = (
     *("noisy_samples", "mixture_of_noise", "buffering", "hierarchical", "several_datasets", "epochs"),
     *("repeatable_validation", "class_balance", "npz_archives", "memory_mapped", "hdf5_zarr", "images"),
     *("sklearn_example", "pytorch_example", "keras_example", "jax_example"),
-    *("parallel_streaming", "train_from_disk", "resume"),
+    *("parallel_streaming", "train_from_disk", "resume", "several_machines"),
 )
 
 

@@ -1,4 +1,8 @@
-"""Training data that the workers of several machines make, with Ray.
+"""
+Several machines
+================
+
+Training data that the workers of several machines make, with Ray.
 
 Here the machines are two nodes of a cluster on this one. With a cluster of your own, leave the part between
 the lines out, and give its address: ParallelStreamer(..., backend="ray", address="auto").
