@@ -164,8 +164,10 @@ class Forkserver:
                 return None
             answer = here.receive()
         if self._answering.acquire(blocking=False):
-            self._connection.take_acknowledgements()
-            self._answering.release()
+            try:
+                self._connection.take_acknowledgements()
+            finally:
+                self._answering.release()
         assert answer is not None
         return bytes(answer[0]).decode()
 

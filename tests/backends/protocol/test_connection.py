@@ -4,11 +4,13 @@ import os
 import socket
 import threading
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pescador.backends.protocol import connection
 from pescador.backends.protocol.connection import (
     MAX_MESSAGE,
     Connection,
@@ -90,6 +92,20 @@ def test_a_descriptor_may_be_closed_before_its_message_is_sent():
         close_all(descriptors)
         assert os.read(out, 1) == b""
         os.close(out)
+
+
+def test_handles_are_kept_until_they_have_come_but_on_linux(monkeypatch):
+    monkeypatch.setattr(connection, "sys", SimpleNamespace(platform="other"))
+    with pair() as (here, there), open(os.devnull) as file:
+        for i in range(3):
+            here.send(b"message", handles=[file.fileno()] * i)
+        assert [len(handles) for handles in here._lent] == [1, 2]
+        assert here.receive(block=False) is None
+        assert len(here._lent) == 2
+        for _ in range(3):
+            close_all(there.receive()[1])
+        assert here.receive(block=False) is None
+        assert not here._lent
 
 
 def test_a_wait_sends_what_is_queued():
