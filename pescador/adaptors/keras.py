@@ -23,6 +23,7 @@ from __future__ import annotations
 import atexit
 import gc
 import threading
+import weakref
 from collections.abc import Generator, Iterable
 from typing import Any, TypeVar
 
@@ -47,6 +48,9 @@ Keys = str | Iterable[str] | None
 Self = TypeVar("Self", bound="StreamDataset")
 
 if ASKS_AHEAD := backend() == "tensorflow":
+    # Exit functions run in reverse order. The one that ends pools is registered by the first finalizer of the
+    # interpreter: so one is made before, and what asks for batches is freed while the pools are still there.
+    weakref.finalize(PyDataset, int).detach()
     atexit.register(gc.collect)
 
 
