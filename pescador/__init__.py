@@ -61,6 +61,9 @@ else:
         globals()[name] = check
         return check
 
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __version__ = "4.0.0.dev0"
 

@@ -15,7 +15,6 @@ ParallelStreamer leaves no trace in it: where a stream runs makes no difference.
 
 from __future__ import annotations
 
-import logging
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SEQUENCES", "Resumable", "changed_weights", "not_restartable"]
 
-logger = logging.getLogger("pescador")
 
 FORM: Final = 1
 """Version of the form of states."""
@@ -280,7 +278,9 @@ def load(stream: Resumable, saved: State) -> Loaded | None:
             " anew"
         )
     if saved["numpy"].split(".")[:2] != np.__version__.split(".")[:2]:
-        logger.warning(
+        import logging  # for this alone
+
+        logging.getLogger("pescador").warning(
             "a state that was saved with NumPy %s goes on with NumPy %s, whose random numbers may differ",
             saved["numpy"],
             np.__version__,

@@ -9,7 +9,7 @@ can be avoided, and whatever goes wrong leaves a shorter text.
 from __future__ import annotations
 
 import functools
-import pathlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -42,7 +42,7 @@ def shown(value: object) -> str:
     """Return a short text for a part of a recipe: the name of a function, the type of anything large."""
     if isinstance(value, functools.partial):
         return f"partial({shown(value.func)}, ...)"
-    if isinstance(value, str | bytes | int | float | complex | None | pathlib.PurePath):
+    if isinstance(value, str | bytes | int | float | complex | None | os.PathLike):
         text = repr(value)
         # The end of a path tells more than its beginning.
         return text if len(text) <= MAX_ARGUMENT else f"{text[:15]}...{text[15 + 3 - MAX_ARGUMENT :]}"

@@ -7,12 +7,10 @@ files counts.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Sequence, Sized
 from functools import partial
-from hashlib import blake2b
 from itertools import islice
-from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -87,8 +85,8 @@ def parts_of_recipe(source: object, args: tuple[Any, ...], kwargs: dict[str, Any
 def summary(value: object) -> Any:
     """Return what tells an object from others, of what JSON knows."""
     kind = type(value)
-    if isinstance(value, str | PurePath):
-        return str(value).replace("\\", "/").rstrip("/").rpartition("/")[2]
+    if isinstance(value, str | os.PathLike):
+        return os.fsdecode(value).replace("\\", "/").rstrip("/").rpartition("/")[2]
     if value is None or kind in (bool, int, float, complex):
         return repr(value)
     if isinstance(value, np.generic):
@@ -115,4 +113,8 @@ def summary(value: object) -> Any:
 
 
 def _digest(value: object) -> str:
+    # Not with pescador, for few programs ask for a state, and hashlib loads OpenSSL.
+    import json
+    from hashlib import blake2b
+
     return blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()

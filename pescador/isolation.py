@@ -19,10 +19,9 @@ from __future__ import annotations
 import copyreg
 import datetime
 import enum
+import functools
 import mmap
 import operator
-import pathlib
-import random
 import re
 import types
 import weakref
@@ -33,12 +32,10 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from numpy.random import MT19937, PCG64, PCG64DXSM, SFC64, Philox
-from numpy.random.bit_generator import ISeedSequence
 
 from .opening import Openable
 
-__all__ = ["ATOMS", "Copies"]
+__all__ = ["ATOMS", "Copies", "global_states"]
 
 T = TypeVar("T")
 Frozen = TypeVar("Frozen", tuple[Any, ...], frozenset[Any])
@@ -48,22 +45,18 @@ ATOMS: Final[set[type]] = {
     *{type(None), type(...), type(NotImplemented), types.FunctionType, types.ModuleType, types.CodeType},
     *{datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone},
     *{re.Pattern, mmap.mmap},
-    *{pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath},
     *(set(np.sctypeDict.values()) - {np.void, np.object_}),
 }
-"""Types of objects that are passed as they are. Subclasses of them may have a state, and do not count."""
+"""Types of objects that are passed as they are. Subclasses of them may have a state, and do not count.
+
+Those of pathlib come to be here when they are first met, for pescador does not import it.
+"""
 
 SHARED: Final = (
-    *(Openable, type, types.ModuleType, enum.Enum, pathlib.PurePath),
+    *(Openable, type, types.ModuleType, enum.Enum),
     *(weakref.ref, np.dtype, np.generic),
 )
 """Classes whose instances, also of subclasses, are passed as they are."""
-
-GLOBALS: Final[dict[int, Any]] = {
-    id(state): state
-    for state in (np.random.mtrand._rand, random._inst)  # type: ignore[attr-defined]  # hidden from stubs
-}
-"""The states behind ``np.random.random`` and ``random.random``, which belong to no recipe; by id."""
 
 CHANNELS: Final = {
     *{"asyncio", "concurrent", "itertools", "logging", "multiprocessing", "queue", "selectors"},
@@ -83,7 +76,7 @@ class Copies:
 
     def __init__(self) -> None:
         # What the opening gets, by the id of the original, in the order in which copies were begun
-        self._memo = GLOBALS.copy()
+        self._memo = global_states().copy()
         # Originals. Some are temporary, and while they are kept, no other object can get their id.
         self._kept: list[object] = []
         self._shares = False  # whether there was anything that cannot be copied
@@ -170,7 +163,7 @@ class Copies:
         if state["bit_generator"] != "MT19937":
             return self._own_object(value)
         key = id(value._bit_generator)
-        bits = self._memo[key] = self._memo.get(key) or MT19937(_Unseeded())  # type: ignore[arg-type]  # the stub forgot
+        bits = self._memo[key] = self._memo.get(key) or np.random.MT19937(_Unseeded())  # type: ignore[arg-type]  # as is registered below
         own = np.random.RandomState(bits)
         own.set_state(state)
         return own
@@ -213,13 +206,18 @@ class Copies:
             return value.copy()
         if isinstance(value, SHARED):
             return value
+        modules = [base.__module__.partition(".")[0] for base in kind.__mro__]
+        if "pathlib" in modules:
+            if modules[0] == "pathlib":
+                ATOMS.add(kind)
+            return value
         n = len(self._memo)
         try:
             if isinstance(value, np.ndarray):
                 return self._own_subclassed_array(value)
             if any(hasattr(kind, name) for name in FOREIGN):
                 return value
-            if not any(base.__module__.partition(".")[0] in CHANNELS for base in kind.__mro__):
+            if not any(module in CHANNELS for module in modules):
                 if hasattr(kind, "__deepcopy__"):
                     return self._deep_copied(value, kind)
                 if not hasattr(kind, "__del__") or not _holds_shared(value):
@@ -294,7 +292,7 @@ def _holds_shared(value: object) -> bool:
     return trial._shares
 
 
-class _Unseeded(ISeedSequence):
+class _Unseeded:
     """Seeds a generator whose state is set next."""
 
     def generate_state(self, n_words: int, dtype: npt.DTypeLike = np.uint32) -> npt.NDArray[Any]:
@@ -309,7 +307,22 @@ _MAKERS: Final[dict[type, Callable[[Copies, Any], object]]] = {
     **dict.fromkeys((deque, OrderedDict, defaultdict, Counter), Copies._own_shallow),
     np.ndarray: Copies._own_array,
     **dict.fromkeys((types.MethodType, types.BuiltinMethodType, types.MethodWrapperType), Copies._own_method),
-    **dict.fromkeys((MT19937, PCG64, PCG64DXSM, Philox, SFC64), Copies._own_bits),
-    np.random.RandomState: Copies._own_random_state,
     memoryview: lambda _, view: view.toreadonly(),
 }
+
+
+@functools.cache
+def global_states() -> dict[int, Any]:
+    """Return the states behind ``np.random.random`` and ``random.random``, which belong to no recipe; by id.
+
+    The first call makes the generators of ``numpy.random`` known here, which NumPy itself imports when it is
+    asked for: a program that draws nothing need not wait for it.
+    """
+    import random  # likewise
+
+    np.random.bit_generator.ISeedSequence.register(_Unseeded)
+    kinds = np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64
+    _MAKERS.update(dict.fromkeys(kinds, Copies._own_bits))
+    _MAKERS[np.random.RandomState] = Copies._own_random_state
+    states = np.random.mtrand._rand, random._inst  # type: ignore[attr-defined]  # hidden from stubs
+    return {id(state): state for state in states}

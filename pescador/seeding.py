@@ -17,11 +17,12 @@ on the process in which the stream runs.
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from .exceptions import ParameterError
 
 __all__ = ["RNG", "RandomState", "Seed", "SeedSource", "generator_state", "lock", "restore_generator"]
 
-RandomState = int | np.random.SeedSequence | np.random.Generator | np.random.RandomState | None
+RandomState: TypeAlias = "int | np.random.SeedSequence | np.random.Generator | np.random.RandomState | None"
 """What a parameter called ``random_state`` takes."""
 
 # The first number of each step of a path. Values are part of the sequences users see: never renumber.
@@ -52,11 +53,22 @@ Reentrant, because a signal handler, or a finalizer, may open or close streams.
 """
 
 
+@functools.cache
+def _numpys_lock() -> Any:
+    """Return the lock of the state behind ``np.random``, which NumPy imports when it is asked for."""
+    return np.random.mtrand._rand._bit_generator.lock  # type: ignore[attr-defined]  # hidden from stubs
+
+
 def _hold_at_fork() -> None:
     """Have no lock held by a thread that a forked child does not have: ours, and that of ``np.random``."""
-    # Those registered last are taken first: ours, because who holds it may draw.
-    for held in (np.random.mtrand._rand._bit_generator.lock, lock):  # type: ignore[attr-defined]  # hidden
-        os.register_at_fork(before=held.acquire, after_in_parent=held.release, after_in_child=held.release)
+    # Those registered last are taken first: ours, because who holds it may draw. NumPy's is looked up, which
+    # waits for another thread that imports it: in the child, that import would never come to its end.
+    for held in (_numpys_lock, lambda: lock):
+        os.register_at_fork(
+            before=lambda held=held: held().acquire(),
+            after_in_parent=lambda held=held: held().release(),
+            after_in_child=lambda held=held: held().release(),
+        )
 
 
 if hasattr(os, "register_at_fork"):
@@ -193,6 +205,15 @@ class SeedSource:
         self.key = 0
         if random_state is None:
             return
+        try:  # first, for a program with whole numbers alone does without numpy.random until it draws
+            self._entropy = operator.index(random_state)  # type: ignore[arg-type]  # that is the question
+        except TypeError:
+            self._ask(random_state)
+        if isinstance(self._entropy, int) and self._entropy < 0:
+            raise ParameterError(f"random_state must not be negative, got {random_state!r}")
+
+    def _ask(self, random_state: RandomState) -> None:
+        """Take what a seed sequence or a generator says."""
         if isinstance(random_state, np.random.SeedSequence):
             self._entropy = random_state.entropy  # type: ignore[assignment]  # the stub says None, too
             self._path = tuple(random_state.spawn_key)
@@ -205,15 +226,10 @@ class SeedSource:
             self._openings = 0
             self._make_key()
         else:
-            try:
-                self._entropy = operator.index(random_state)
-            except TypeError:
-                raise ParameterError(
-                    "random_state must be None, a whole number, a numpy SeedSequence, Generator or "
-                    f"RandomState, not {random_state!r} ({type(random_state).__name__})"
-                ) from None
-            if self._entropy < 0:
-                raise ParameterError(f"random_state must not be negative, got {random_state!r}")
+            raise ParameterError(
+                "random_state must be None, a whole number, a numpy SeedSequence, Generator or "
+                f"RandomState, not {random_state!r} ({type(random_state).__name__})"
+            )
 
     def _make_key(self) -> None:
         # Random, because two muxes whose generators were made from one seed have the same entropy.

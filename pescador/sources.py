@@ -6,12 +6,10 @@ in blocks, from a generator that nobody else uses, so the sequence depends on it
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,12 +24,10 @@ from .sampling import blocks
 __all__ = ["patches", "rows", "skip_errors"]
 
 T = TypeVar("T")
-Random = int | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None
+Random: TypeAlias = "int | np.random.SeedSequence | np.random.BitGenerator | np.random.Generator | None"
 Pad = float | str | Mapping[str, Any] | None
 
 MODES = ("edge", "reflect", "symmetric", "wrap")  # of numpy.pad, that need no more parameters
-
-logger = logging.getLogger("pescador")
 
 
 def rows(
@@ -280,9 +276,13 @@ def _skipping(stream: Iterable[T], exceptions: tuple[type[Exception], ...]) -> G
     try:
         yield from islice(stream, None)  # which has no close(), so that a generator of the caller stays open
     except exceptions as error:
+        import logging  # for this alone
+        import traceback
+
         # As a text, because a log record may be kept, and an exception keeps all that its frames hold.
         text = "".join(traceback.format_exception_only(error)).strip()
         name = repr(stream) if isinstance(stream, Streamer) else shown(stream)
+        logger = logging.getLogger("pescador")
         logger.warning("%s ends here, and what is left of it is skipped, for it raised %s", name, text)
 
 

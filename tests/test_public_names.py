@@ -2,6 +2,8 @@ import importlib
 import inspect
 import os
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -99,3 +101,29 @@ def test_empty_is_numpy_empty_outside_a_worker():
     )
     assert pescador.empty(4).shape == (4,)
     assert pescador.empty((), object).dtype == object
+
+
+HEAVY = {
+    *{"cloudpickle", "psutil", "zmq", "torch", "keras", "ray"},
+    *{"asyncio", "concurrent.futures", "hashlib", "importlib.metadata", "json", "logging", "multiprocessing"},
+    *{"numpy.random", "pathlib", "socket", "subprocess", "tempfile", "traceback", "urllib.parse"},
+}
+"""Modules that take long to import, and that few programs need, or not at once."""
+
+IMPORTED = """
+import sys, numpy
+before = set(sys.modules)
+import pescador
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_what_takes_long_to_import_is_not_imported_with_pescador():
+    done = subprocess.run([sys.executable, "-c", IMPORTED], capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "pescador.parallel" in imported
+    assert HEAVY.isdisjoint(imported)
+
+
+def test_names_that_are_imported_later_are_listed():
+    assert set(dir(pescador)) >= PUBLIC

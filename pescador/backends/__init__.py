@@ -24,12 +24,14 @@ Third parties add backends with :func:`register`, or with an entry point in the 
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..exceptions import ParameterError
 from .base import Backend, Pool, Stream, StreamStats, WorkerStats
 from .system import search_path  # noqa: F401  # now, for it remembers the working directory
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 __all__ = ["Backend", "Pool", "Stream", "StreamStats", "WorkerStats", "get", "names", "register"]
 
@@ -59,7 +61,7 @@ def register(name: str, backend: type[Backend] | str) -> None:
 
 def names() -> list[str]:
     """Return the names of all backends, sorted."""
-    return sorted({*_backends, *(entry.name for entry in entry_points(group="pescador.backends"))})
+    return sorted({*_backends, *(entry.name for entry in _entry_points())})
 
 
 def get(name: str) -> type[Backend]:
@@ -72,7 +74,7 @@ def get(name: str) -> type[Backend]:
     """
     backend: type[Backend] | str | None = _backends.get(name)
     if backend is None:
-        for entry in entry_points(group="pescador.backends"):
+        for entry in _entry_points():
             if entry.name == name:
                 backend = entry.value
                 break
@@ -101,3 +103,10 @@ def get(name: str) -> type[Backend]:
             ) from error
         _backends[name] = backend
     return backend
+
+
+def _entry_points() -> EntryPoints:
+    """Return those of other packages."""
+    from importlib.metadata import entry_points  # it imports more than pescador, for few programs
+
+    return entry_points(group="pescador.backends")

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ...isolation import GLOBALS
+from ...isolation import global_states
 
 __all__ = ["RNG_REMEDY", "SET_ORDER", "Reference", "Suspect", "draws_globally", "references", "suspect"]
 
@@ -148,4 +148,7 @@ def suspect(value: Any) -> Suspect | None:
 
 def draws_globally(value: Any) -> bool:
     """Whether an object is a function of np.random or random, which draws from a state that all share."""
-    return isinstance(value, types.BuiltinFunctionType | types.MethodType) and id(value.__self__) in GLOBALS
+    return (
+        isinstance(value, types.BuiltinFunctionType | types.MethodType)
+        and id(value.__self__) in global_states()
+    )

@@ -28,7 +28,7 @@ from ...backends.consumer.recipe_pickler import pickled
 from ...backends.protocol.errors import describe_error
 from ...backends.protocol.pickling import dump
 from ...core import Streamer
-from ...isolation import GLOBALS
+from ...isolation import global_states
 from ...opening import START
 from ...seeding import RNG
 from .code import Reference, references
@@ -105,7 +105,7 @@ def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         if not is_library(value.__code__.co_filename):
             yield from _parts_of_function(value)
     elif isinstance(value, types.MethodType):
-        if id(value.__self__) not in GLOBALS:
+        if id(value.__self__) not in global_states():
             yield f"{path}.__self__", value.__self__
         yield path, value.__func__
     elif isinstance(value, partial):
