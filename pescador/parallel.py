@@ -68,7 +68,8 @@ class ParallelStreamer(Streamer[T_co]):
         When there are more, or by default, a death ends the iteration.
     start_method : {'forkserver', 'spawn', 'fork'}, optional
         How worker processes start. By default they are forked from a clean process that runs no
-        threads of yours.
+        threads of yours. It is started by the first pool, and idle from the end of the last one until your
+        program ends. On macOS and Windows, each is an interpreter of its own.
     open_ahead : int, optional
         With several workers: how many streams each mux may open before it needs them, so that it does
         not wait while a file loads. `n_workers` if not given.
@@ -146,8 +147,8 @@ class ParallelStreamer(Streamer[T_co]):
 
     def _counted(self, max_iter: int | None) -> Iterator[T_co]:
         seed = cast("Context", self._context).seed()
-        _ = seed.entropy  # drawn now, in the consumer, if it was not yet
         pool = self._pool.get()
+        _ = seed.entropy  # drawn now, in the consumer, if it was not yet
         pool.begin(seed)
         if self.n_workers == 1:
             self.stream_ = pool.open(self._source, seed, max_iter, self.prefetch, self._state)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from pescador.backends.processes.launcher import Launcher
+from pescador.backends.processes.forkserver import Forkserver
 
 # Seconds. A machine was seen on which some tests took 20 times as long as on others.
 TIMEOUT = 300.0 + int(os.environ.get("PESCADOR_LAW_EXAMPLES", 0))
@@ -59,40 +59,8 @@ def global_random_state_restored():
     np.random.set_state(numpy_state)  # noqa: NPY002 -- as above
 
 
-class Forkserver:
-    """The process from which workers are forked, which takes longer to start than they do.
-
-    It is kept for all tests, but each must be able to do without: it is clean, a test may kill or close
-    it, and then there is another one for the next.
-    """
-
-    def __init__(self):
-        self._launcher = None
-
-    def keep(self):
-        """Have it run."""
-        if self._launcher is None or not self._launcher._forkserver.is_alive():
-            self.close()
-            self._launcher = Launcher("forkserver")
-
-    def close(self):
-        """Have the pools of a test start one of their own."""
-        if self._launcher is not None:
-            self._launcher.close()
-            self._launcher = None
-
-
-@pytest.fixture(scope="session")
-def forkserver():
-    forkserver = Forkserver()
-    yield forkserver
-    forkserver.close()
-
-
 @pytest.fixture(autouse=True)
-def nothing_left_behind(forkserver):
-    if hasattr(os, "fork"):
-        forkserver.keep()
+def nothing_left_behind():
     before = resources()
     yield
     left = resources() - before
@@ -107,6 +75,8 @@ def nothing_left_behind(forkserver):
 def resources():
     """Return a set of texts: all processes, threads, file descriptors and names of shared memory.
 
+    The process from which workers are forked is left out, for it stays until this one ends.
+
     Our shared memory has no name. It is among the descriptors, also where it is only mapped: each mapping of
     Python keeps one of its own.
     """
@@ -114,9 +84,21 @@ def resources():
     found = {f"process {child.pid}" for child in children}
     found |= {f"thread {thread}" for thread in threading.enumerate()}
     found |= {f"file descriptor {fd}: {target}" for fd, target in descriptors()}
+    found -= of_forkserver()
     own = {os.getpid(), *(child.pid for child in children)}
     return found | {
         f"shared memory {name}" for name in names_of_shared_memory() if not belongs_to_others(name, own)
+    }
+
+
+def of_forkserver():
+    """Return the texts of the process from which workers are forked, if it runs, and of what it needs."""
+    forkserver = Forkserver.current
+    if forkserver is None or not forkserver.is_alive():
+        return set()
+    needed = {forkserver._connection.socket.fileno(), forkserver._process.pidfd}
+    return {f"process {forkserver.pid}"} | {
+        f"file descriptor {fd}: {target}" for fd, target in descriptors() if int(fd) in needed
     }
 
 

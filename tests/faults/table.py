@@ -226,7 +226,9 @@ HEAD = """\
 
 The tests run every case of a table, `tests/faults/table.py`, and this page is generated from it. The table
 has {n_cells:,} cells: one for each place where a stream may fail, way of failing, backend and start method.
-After each of them nothing is left behind: no process, no thread, no shared memory, no open file.
+After each of them nothing is left behind: no process, no thread, no shared memory, no open file. Where
+workers are forked, as on Linux, one idle process stays until your program ends: [the one from which they are
+forked](workers.md#the-process-that-stays).
 
 Items that were sent before the fault arrive before the exception is raised. If a worker dies, the items
 that it had produced ahead but not yet sent are lost (with `zmq`, also those that were in transit).

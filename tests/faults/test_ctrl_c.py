@@ -62,13 +62,16 @@ def phase():
 
 INTERRUPTED = """
 import gc, psutil, subprocess
+from pescador.backends.processes.forkserver import Forkserver
 {phase}
 try:
     phase()
 except KeyboardInterrupt:
     print("interrupted")
 gc.collect()
-assert not psutil.wait_procs(psutil.Process().children(recursive=True), 10)[1]
+kept = [] if Forkserver.current is None else [Forkserver.current.pid]
+others = [child for child in psutil.Process().children(recursive=True) if child.pid not in kept]
+assert not psutil.wait_procs(others, 10)[1]
 print(list(ParallelStreamer(Streamer(range, 3), **options)))
 """
 

@@ -12,6 +12,7 @@ import pickle
 from abc import abstractmethod
 from collections.abc import Sequence
 from multiprocessing import current_process
+from typing import ClassVar
 
 from ...checks import whole_number
 from ...seeding import Seed
@@ -51,6 +52,9 @@ class ProcessBackend(Backend):
         self.blas_threads = blas_threads
         if blas_threads is not None and not (isinstance(blas_threads, str) and blas_threads == "auto"):
             self.blas_threads = whole_number(blas_threads, "blas_threads", 1, "'auto', None or ")
+
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Modules that a worker needs, and that a process without threads may import once for all workers."""
 
     @abstractmethod
     def transport(self, connection: Connection) -> Transport:
@@ -150,16 +154,17 @@ class _ProcessPool(RecipePool[ProcessHandle]):
         self._timeout = timeout
         self._stall_timeout = stall_timeout
         self._restarts = Restarts(max_restarts, self._replace) if max_restarts else None
+        world = self._world()
+        # First, for a process starts, while the rest is made ready here.
+        self._launcher = Launcher(backend.start_method, backend.preload, **world.given)
         names = script.names(), script.filename()
         tells_items = self._restarts is not None
-        world = self._world()
         self._setup = Setup(this_owner(), names, bytes(current_process().authkey), world, tells_items)
         self._seed: Seed | None = None  # of the iteration that was begun last
-        self._launcher = Launcher(backend.start_method, **world.given)
 
     def _world(self) -> World:
         """Return what surrounds workers now."""
-        return World(blas.variables(self._backend.blas_threads, self._n_workers))
+        return World.now(blas.variables(self._backend.blas_threads, self._n_workers))
 
     def start(self, number: int) -> ProcessHandle:
         """Start a worker."""

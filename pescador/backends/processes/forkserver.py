@@ -1,30 +1,38 @@
 """The consumer's side of the *forkserver*, the process from which workers are forked.
 
 It is a process of ours that has imported NumPy and pescador and runs no thread of the user's (see
-:mod:`.forkserver_main`). There is one for each consumer process, as long as it has pools. Any thread may use
-it, also a finalizer that runs while the same thread is using it.
+:mod:`.forkserver_main`). The first pool of a consumer process starts it, and it ends with that, because it
+takes longer to start than all else that a pool needs. Between two pools it waits in the kernel.
+
+It is in the place of a process that each pool would start. So a pool uses it only if that would be like it:
+have the same command line and environment, and take over the same from this process (rights, limits, and
+what else is in :mod:`..system.inherited`). If not, another takes its place, and it ends with the pools that
+use it.
+
+Any thread may use it, also a finalizer that runs while the same thread is using it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
+import pickle
 import signal
 import threading
 import time
+import weakref
+from collections.abc import Sequence
 from typing import ClassVar
-
-import psutil
 
 from ...exceptions import PescadorError
 from ...interrupts import interrupts_held
 from ..protocol.connection import Connection
-from ..system.owner import this_owner
+from ..system.inherited import inherited
+from ..system.later import psutil
 from ..system.pids import process_state
 from ..system.polling import POLLIN, new_poll
-from .interpreter import interrupts_blocked, start_interpreter
+from .interpreter import interpreter_environment, interrupts_blocked, python_command, start_interpreter
 from .process import Process, end
 
 __all__ = ["Forkserver", "Grandchild"]
@@ -32,8 +40,8 @@ __all__ = ["Forkserver", "Grandchild"]
 # Seconds in which a forkserver forks a worker. On a machine under heavy load one was seen to need 22.
 ANSWER_SECONDS = 60
 
-# Seconds in which it tells how a worker ended (no caller gains by waiting longer), and in which it ends once
-# it has no workers.
+# Seconds in which it tells how a worker ended (no caller gains by waiting longer), and in which it ends when
+# it is told to.
 REAP_SECONDS = 0.3
 END_SECONDS = 0.3
 
@@ -52,10 +60,10 @@ class Forkserver:
     current: ClassVar[Forkserver | None] = None
     # Held more than once when the garbage collector closes another pool meanwhile.
     _lock: ClassVar[threading.RLock] = threading.RLock()  # type: ignore[valid-type]
-    _n_users: ClassVar[int] = 0
 
-    def __init__(self) -> None:
-        self._owner = this_owner()
+    def __init__(self, likeness: list[object]) -> None:
+        self._likeness = likeness
+        self._n_users = 0
         self._is_silent = False  # it did not tell how a worker ended; set by whichever thread asked last
         self._fate = ""  # why it was killed
         self._answering = threading.Lock()  # never waited for
@@ -72,31 +80,31 @@ class Forkserver:
             raise
         self._process = process
         self.pid = process.pid
+        # At the exit of the interpreter, this one comes after those of the pools, which are made later.
+        self._end = weakref.finalize(self, _end, self._connection, process, os.getpid())
 
     @classmethod
     def acquire(cls) -> Forkserver:
-        """Return the forkserver of this process, which runs until it is released as often."""
+        """Return the forkserver of this process, which runs at least until it is released as often."""
         with cls._lock:
-            cls._n_users += 1  # at once, so that nobody ends it meanwhile
-            try:
-                if cls.current is None or cls.current._owner != this_owner() or not cls.current.is_alive():
-                    forkserver = Forkserver()
-                    cls.current, cls._n_users = forkserver, 1
-            except BaseException:
-                cls._n_users -= 1
-                raise
+            likeness = [python_command(""), interpreter_environment(), *inherited()]
+            old = cls.current
+            if old is None or old._likeness != likeness or not old.is_alive():
+                cls.current = Forkserver(likeness)
+                if old is not None and not old._n_users:
+                    old._end()
+            assert cls.current is not None
+            cls.current._n_users += 1
             return cls.current
 
     @classmethod
     def release(cls, forkserver: Forkserver) -> None:
-        """Give back what :meth:`acquire` returned."""
+        """Give back what :meth:`acquire` returned; it ends only if nobody can use it any more."""
         with cls._lock:
-            if forkserver is not cls.current:
-                forkserver._end()
-                return
-            cls._n_users -= 1
-            if not cls._n_users:
+            forkserver._n_users -= 1
+            if forkserver._is_silent and forkserver is cls.current and not forkserver._n_users:
                 cls.current = None
+            if forkserver is not cls.current and not forkserver._n_users:
                 forkserver._end()
 
     @classmethod
@@ -117,10 +125,12 @@ class Forkserver:
         self._process.wait(REAP_SECONDS)
         return self._fate or self._process.exit_cause()
 
-    def fork(self, descriptors: tuple[int, ...], **given: str) -> str:
+    def fork(self, descriptors: Sequence[int], preload: Sequence[str] = (), **given: str) -> str:
         """Start a worker with these descriptors; return its pid, or why there is none.
 
-        The libraries that it has then use as many threads as the `given` variables say.
+        What it prints goes where this process prints now. The modules `preload` are imported before, so that
+        this takes time only once. The libraries that it has then use as many threads as the `given` variables
+        say.
 
         Raises
         ------
@@ -129,7 +139,9 @@ class Forkserver:
         PescadorError
             If no answer comes. Then the forkserver is killed, so the next pool starts another.
         """
-        answer = self._ask(f"fork {json.dumps(given)}", descriptors, ANSWER_SECONDS)
+        outputs = [output for output in (1, 2) if _is_open(output)]
+        how = pickle.dumps((given, preload, outputs))
+        answer = self._ask("fork", how, (*descriptors, *outputs), ANSWER_SECONDS)
         if answer is None:
             raise self._killed()
         return answer
@@ -140,11 +152,11 @@ class Forkserver:
         One that did not is not waited for again, unless for longer: it is stopped, most likely.
         """
         waits = seconds > REAP_SECONDS or not self._is_silent
-        answer = self._ask(f"reap {pid}", (), seconds if waits else 0)
+        answer = self._ask("reap", str(pid).encode(), (), seconds if waits else 0)
         self._is_silent = answer is None
         return answer or ""
 
-    def _ask(self, question: str, descriptors: tuple[int, ...], seconds: float) -> str | None:
+    def _ask(self, word: str, argument: bytes, descriptors: Sequence[int], seconds: float) -> str | None:
         """Send a request, and return the answer, None if none comes.
 
         The answer comes through a connection of its own, so any thread may ask at any time, also when the
@@ -155,7 +167,8 @@ class Forkserver:
         with contextlib.closing(here):
             # A question that is half sent, or lost, would be the last of all threads.
             with contextlib.closing(there), interrupts_held():
-                self._connection.send(question.encode(), handles=(there.socket.fileno(), *descriptors))
+                handles = there.socket.fileno(), *descriptors
+                self._connection.send(word.encode(), b" ", argument, handles=handles)
                 while not self._connection.flush():
                     if time.monotonic() > give_up:
                         return None
@@ -183,10 +196,20 @@ class Forkserver:
             "another one; start_method='spawn' does without"
         )
 
-    def _end(self) -> None:
-        """End the process, which has no workers any more, so it may be killed."""
-        self._connection.end()
-        end([self._process], 0 if self._is_silent else END_SECONDS, signal.SIGKILL)
+
+def _end(connection: Connection, process: Process, pid: int) -> None:
+    """End a forkserver, except in a forked child, which inherits the finalizers of its parent."""
+    if pid == os.getpid():
+        connection.end()
+        end([process], END_SECONDS, signal.SIGKILL)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _comes(connection: Connection, seconds: float) -> bool:
@@ -198,13 +221,16 @@ def _comes(connection: Connection, seconds: float) -> bool:
     return any(poll.poll(1000 * min(1, seconds - start)) for start in range(math.ceil(seconds) or 1))
 
 
-def _forget_lock() -> None:
+def _leave_to_parent() -> None:
+    """Forget, in a process that was forked, the forkserver of its parent."""
     # A fork may find the lock held by a thread that the child does not have.
-    Forkserver._lock = threading.RLock()
+    forkserver, Forkserver.current, Forkserver._lock = Forkserver.current, None, threading.RLock()
+    if forkserver is not None:  # where it has no pidfd, it sees the end of its parent by that of this
+        forkserver._connection.socket.close()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lock)
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class Grandchild(Process):

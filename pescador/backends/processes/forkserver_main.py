@@ -3,10 +3,12 @@
 It has imported what every worker needs, runs one thread, and does what its consumer asks. A request is the
 word and, as its first descriptor, a connection of its own for the answer::
 
-    fork <given>  start a worker with the other descriptors  its pid, or why there is none
-    reap <pid>    take the exit status of a worker           its exit code, or 'running'
+    fork <how>  start a worker with the other descriptors  its pid, or why there is none
+    reap <pid>  take the exit status of a worker           its exit code, or 'running'
 
-It ends when its consumer does, or no longer needs it; workers that are left then end with it.
+It ends when its consumer does, or no longer needs it; workers that are left then end with it. It lives long,
+so it holds nothing of what the consumer may close meanwhile: what workers print goes to the last descriptors
+of the request, and this process has no output.
 
 It is a subreaper (see :mod:`.ending`): when a worker has died, however that was, what it had started becomes
 a child of this process, and is ended here.
@@ -15,20 +17,23 @@ a child of this process, and is ended here.
 from __future__ import annotations
 
 import contextlib
-import json
+import gc
 import os
+import pickle
 import signal
 import socket
 import time
+from collections.abc import Sequence
+from importlib import import_module
 from multiprocessing import resource_tracker  # noqa: F401  # imported once, for all workers
 from typing import NoReturn
 
-import numpy as np  # noqa: F401  # likewise
-import psutil
+import numpy.random  # noqa: F401  # likewise
 
 from ...exceptions import PescadorError
 from ..protocol.connection import Connection
 from ..system import blas
+from ..system.later import psutil
 from ..system.pids import become_subreaper, end_with_parent, has_ended, offspring, tell, watch
 from ..system.polling import POLLIN, new_poll
 from ..system.shared_memory import close_all
@@ -42,11 +47,15 @@ WORKER_SECONDS = 0.3  # in which workers end by themselves when their consumer h
 
 LOOK_SECONDS = 0.05  # between two looks whether what was told to end has
 
+MAX_STATUSES = 1000  # of how many dead workers it is known how they ended
+
 
 def main(descriptor: int) -> NoReturn:
     """Serve until the consumer is gone."""
     ignore_interrupts()
     become_subreaper()
+    _print_nothing()
+    gc.freeze()  # what is here is here for good, and stays in memory that workers share
     server = _Server(Connection(socket.socket(fileno=descriptor)))
     with contextlib.suppress(EOFError, OSError):
         server.serve()
@@ -96,10 +105,10 @@ class _Server:
             return False
         message, handles = received
         answers, *descriptors = (handle for handle in handles if isinstance(handle, int))
-        question, _, argument = bytes(message).decode().partition(" ")
-        if question == "fork":
+        question, _, argument = bytes(message).partition(b" ")
+        if question == b"fork":
             try:
-                answer = str(self._fork(answers, descriptors, json.loads(argument)))
+                answer = str(self._fork(answers, descriptors, *pickle.loads(argument)))
             except OSError as error:
                 answer = f"fork failed: {error}"
             finally:
@@ -111,7 +120,17 @@ class _Server:
             asker.send(answer.encode())
         return True
 
-    def _fork(self, answers: int, descriptors: list[int], given: dict[str, str]) -> int:
+    def _fork(
+        self,
+        answers: int,
+        descriptors: list[int],
+        given: dict[str, str],
+        preload: Sequence[str],
+        outputs: list[int],
+    ) -> int:
+        for name in preload:
+            with contextlib.suppress(Exception):  # the worker meets it, too, and tells
+                import_module(name)
         for library in self._libraries:
             library.obey(given)  # before the fork, see there
         parent = os.getpid()
@@ -122,7 +141,10 @@ class _Server:
             close_all(list(self._watched))
             if self._consumer is not None:
                 os.close(self._consumer)
-            in_forked_child(lambda: _run(parent, *descriptors))
+            connection, wakeup, *targets = descriptors
+            in_forked_child(
+                lambda: _run(parent, connection, wakeup, dict(zip(outputs, targets, strict=True)))
+            )
         self._workers.add(pid)
         self._statuses.pop(pid, None)  # of an earlier one with that number
         with contextlib.suppress(OSError):  # without a descriptor, what it leaves is found later
@@ -140,6 +162,8 @@ class _Server:
         if not ended:
             return "running"
         self._workers.discard(pid)
+        if len(self._statuses) >= MAX_STATUSES:
+            del self._statuses[next(iter(self._statuses))]  # nobody asks for the oldest one any more
         self._statuses[pid] = str(os.waitstatus_to_exitcode(status))
         return self._statuses[pid]
 
@@ -164,6 +188,18 @@ class _Server:
             time.sleep(LOOK_SECONDS / 10)
 
 
-def _run(parent: int, connection: int, wakeup: int) -> None:
+def _print_nothing() -> None:
+    """Let go of the standard output and error of the consumer, which may be pipes that somebody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        os.dup2(nowhere, output)
+    if nowhere > 2:
+        os.close(nowhere)
+
+
+def _run(parent: int, connection: int, wakeup: int, outputs: dict[int, int]) -> None:
     end_with_parent(parent)
+    for output, target in outputs.items():
+        os.dup2(target, output)
+        os.close(target)
     worker_main.main(connection, wakeup)

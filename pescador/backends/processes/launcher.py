@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from ...exceptions import ParameterError, PescadorError
 from ..system import blas
 from ..system.orphans import reclaim_once
-from . import worker_main
 from .ending import flush_output, forget_exit_functions, in_forked_child
 from .forkserver import REAP_SECONDS, Forkserver, Grandchild
 from .interpreter import interrupts_blocked, start_interpreter
@@ -52,15 +53,22 @@ def cannot_start(error: Exception) -> PescadorError:
 class Launcher:
     """Starts the workers of one pool. The thread that opens the pool uses it, and the one that closes it.
 
-    `given` are the variables that bound the threads of a worker's libraries (see :mod:`..system.blas`). A
-    worker gets them with all its environment, which is too late for NumPy: so that is told before.
+    `preload` are modules that its workers need. `given` are the variables that bound the threads of their
+    libraries (see :mod:`..system.blas`). A worker gets them with all its environment, which is too late for
+    NumPy: so that is told before.
     """
 
-    def __init__(self, method: str, **given: str) -> None:
-        reclaim_once()
+    def __init__(self, method: str, preload: Sequence[str] = (), **given: str) -> None:
         self._method = method
+        self._preload = preload
         self._given = given
         self._forkserver = Forkserver.acquire() if method == "forkserver" else None
+        # While that starts, what this process needs soon. psutil may not be needed, but to import it at the
+        # end of an interpreter that a Ctrl-C ends would change its exit code.
+        import numpy.random  # noqa: F401
+        import psutil  # noqa: F401
+
+        reclaim_once()
 
     def start(self, theirs: Sockets, ours: Sockets) -> Process:
         """Start a worker.
@@ -90,13 +98,13 @@ class Launcher:
         assert self._forkserver is not None
         descriptors = _descriptors(theirs)
         try:
-            answer = self._forkserver.fork(descriptors, **self._given)
+            answer = self._forkserver.fork(descriptors, self._preload, **self._given)
         except (OSError, EOFError):
             if self._forkserver.is_alive(REAP_SECONDS):  # it is this process that has no descriptors left
                 raise
             # Somebody killed it, and all its workers with it. The next one is fine.
             self._forkserver = Forkserver.replace(self._forkserver)
-            answer = self._forkserver.fork(descriptors, **self._given)
+            answer = self._forkserver.fork(descriptors, self._preload, **self._given)
         if not answer.isdigit():
             raise OSError(answer)
         return Grandchild(int(answer), self._forkserver)
@@ -112,19 +120,21 @@ class Launcher:
         return start_interpreter(code, theirs, **self._given)
 
     def _fork(self, theirs: Sockets, ours: Sockets) -> Process:
+        from . import worker_main  # here alone it is needed in the consumer
+
         flush_output()  # or the worker would print once more what is still to be printed here
         pid = os.fork()
         if not pid:
-            in_forked_child(lambda: self._run(theirs, ours))
+            in_forked_child(lambda: self._run(worker_main.main, theirs, ours))
         return Process(pid)
 
-    def _run(self, theirs: Sockets, ours: Sockets) -> None:
+    def _run(self, main: Callable[..., NoReturn], theirs: Sockets, ours: Sockets) -> None:
         forget_exit_functions()
         for sock in ours:
             sock.close()
         for library in blas.loaded() if self._given else ():
             library.obey(self._given)
-        worker_main.main(*_descriptors(theirs))
+        main(*_descriptors(theirs))
 
 
 def _descriptors(sockets: Sockets) -> tuple[int, int]:

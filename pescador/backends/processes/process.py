@@ -20,8 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import psutil
-
+from ..system.later import psutil
 from ..system.pids import KILL, offspring, runs, tell, watch
 from ..system.polling import POLLIN, new_poll
 from ..system.waiting import in_slices

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
-import pickletools
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
@@ -208,6 +207,8 @@ def _first_type(data: bytes) -> str:
     first of them. A class that cloudpickle sends with its code has no name in the pickle as others have: the
     function that makes its skeleton, a metaclass and a base are named, and then its own name is a text.
     """
+    import pickletools  # for an error alone
+
     names: list[str] = []
     texts: list[str] = []  # those that belong to no name so far
     memo: list[str] = []

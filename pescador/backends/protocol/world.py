@@ -10,7 +10,6 @@ import contextlib
 import os
 import random
 import sys
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -23,15 +22,19 @@ from ..system.search_path import search_path
 __all__ = ["Setup", "World", "seed_globals"]
 
 
-@dataclass
-class World:
-    """The surroundings of a process, as they are when this is made."""
+class World(NamedTuple):
+    """The surroundings of a process."""
 
     given: dict[str, str]  # more variables, which bound the threads of libraries; see system/blas.py
-    path: list[str] = field(default_factory=search_path)
-    argv: list[str] = field(default_factory=lambda: list(sys.argv))
-    environ: dict[str, str] = field(default_factory=blas.environment)
-    folder: str = field(default_factory=lambda: _folder())
+    path: list[str]
+    argv: list[str]
+    environ: dict[str, str]
+    folder: str
+
+    @classmethod
+    def now(cls, given: dict[str, str]) -> World:
+        """Return the surroundings of this process, as they are now."""
+        return cls(given, search_path(), list(sys.argv), blas.environment(), _folder())
 
     def enter(self) -> None:
         """Make them those of this process."""

@@ -18,7 +18,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 __all__ = ["Library", "Threads", "environment", "give", "loaded", "variables"]
@@ -78,10 +77,15 @@ def _quota() -> int:
     """Return how many cores the container of this process may keep busy."""
     for names in QUOTAS:
         with contextlib.suppress(OSError, ValueError):  # there is no such file, or it says 'max'
-            quota, period = (int(word) for name in names for word in Path(CGROUP, name).read_text().split())
+            quota, period = (int(word) for name in names for word in _words(f"{CGROUP}/{name}"))
             if quota > 0:
                 return math.ceil(quota / period)
     return sys.maxsize
+
+
+def _words(path: str) -> list[str]:
+    with open(path) as file:
+        return file.read().split()
 
 
 # What is loaded

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import psutil
+from .later import psutil
 
 __all__ = ["Room", "control_groups", "free_memory", "number_in"]
 

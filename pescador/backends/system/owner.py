@@ -20,8 +20,7 @@ import re
 import sys
 from typing import NamedTuple
 
-import psutil
-
+from .later import psutil
 from .pids import pids_are_ours, proc
 
 __all__ = ["Owner", "is_dead", "parse", "start_time", "this_owner"]

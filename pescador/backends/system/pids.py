@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import Any
 
-import psutil
+from .later import psutil
 
 __all__ = [
     "KILL",
@@ -41,7 +41,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def proc() -> str:
     """Return where psutil looks for processes, which a program may have changed."""
-    return str(getattr(psutil, "PROCFS_PATH", "/proc"))
+    return str(getattr(sys.modules.get("psutil"), "PROCFS_PATH", "/proc"))
 
 
 def pids_are_ours() -> bool:

@@ -21,9 +21,7 @@ import ctypes
 import errno
 import mmap
 import os
-import secrets
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -66,7 +64,7 @@ class Named(NamedTuple):
     @classmethod
     def new(cls) -> Named:
         """Return a name that no other segment has."""
-        return cls(f"{PREFIX}{secrets.token_hex(8)}")
+        return cls(f"{PREFIX}{os.urandom(8).hex()}")
 
     @classmethod
     def split(cls, message: bytes | memoryview, n: int) -> tuple[bytes | memoryview, list[Handle]]:
@@ -216,13 +214,15 @@ def _memfd() -> int | None:
 def _posix() -> int:
     import _posixshmem
 
-    name = f"/{PREFIX}{secrets.token_hex(8)}"  # macOS takes 31 characters
+    name = f"/{PREFIX}{os.urandom(8).hex()}"  # macOS takes 31 characters
     fd: int = _posixshmem.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)
     _posixshmem.shm_unlink(name)
     return fd
 
 
 def _temporary_file() -> int:
+    import tempfile  # where there is nothing better
+
     with tempfile.TemporaryFile(prefix=PREFIX, buffering=0) as file:
         return os.dup(file.fileno())
 

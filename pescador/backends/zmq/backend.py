@@ -46,6 +46,8 @@ class ZMQBackend(ProcessBackend):
         How many threads the numeric libraries of a worker use.
     """
 
+    preload = (f"{__package__}.sender",)
+
     def __init__(
         self,
         start_method: str | None = None,

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -15,7 +16,10 @@ from pescador.backends.processes import forkserver as consumers_side
 from pescador.backends.processes.forkserver import Forkserver
 from pescador.backends.processes.launcher import Launcher
 
+from ...faults.scripts import run
+from ...forks import Child
 from ...kinds import PATIENCE, Gone, process_backends, worker_pid
+from .conftest import end_forkserver
 
 SOON = 10 if os.environ.get("CI") else 1.5  # seconds
 
@@ -91,6 +95,7 @@ def test_a_forkserver_that_does_not_end_is_killed(own_forkserver):
     assert Forkserver.current.reap(os.getpid(), PATIENCE) == "0"  # it is no child of the forkserver
     stop(forkserver)
     workers.close()
+    end_forkserver()
     assert not forkserver.is_running()
 
 
@@ -181,3 +186,132 @@ def test_questions_that_find_no_room_are_asked_again(own_forkserver, monkeypatch
             server._connection, "_send", lambda *frame: 0 if next(full, False) else send(*frame)
         )
         assert server.reap(os.getpid(), PATIENCE) == "0"
+
+
+# How long it lives
+
+
+def open_once(**options):
+    """Open a pool and close it; return the forkserver."""
+    with ParallelStreamer(Streamer(range, 3), **options) as stream:
+        assert list(stream) == [0, 1, 2]
+        return forkserver_of(stream)
+
+
+@process_backends
+def test_a_forkserver_stays_when_pools_are_closed_and_waits_in_the_kernel(backend, own_forkserver):
+    forkserver = open_once(backend=backend)
+    assert psutil.Process().children().count(forkserver) == 1
+    assert not forkserver.children()
+    while forkserver.status() != psutil.STATUS_SLEEPING:  # it looks once more for what the worker has left
+        pass
+    before = forkserver.num_ctx_switches()
+    time.sleep(0.3)  # in which somebody who looks now and then would have done so
+    assert forkserver.num_ctx_switches() == before
+    assert open_once(backend=backend) == forkserver
+
+
+def test_a_forkserver_that_is_killed_between_two_pools_is_replaced(own_forkserver):
+    forkserver = open_once()
+    forkserver.kill()
+    assert open_once() != forkserver
+    assert not forkserver.is_running()
+
+
+CLOSED = """
+with ParallelStreamer(Streamer(range, 3)) as stream:
+    list(stream)
+say("ready")
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, 0])
+def test_a_forkserver_without_pools_ends_with_its_consumer(number, tmp_path):
+    with run(tmp_path, {}, CLOSED) as script:
+        script.wait_for("ready")
+        offspring = script.offspring()
+        if number:
+            script.process.send_signal(number)
+            assert not offspring.wait(2)
+        else:
+            assert script.finish() == (0, "", "")
+            assert not offspring.wait(0)  # the interpreter has waited for it
+
+
+def test_a_forked_child_has_a_forkserver_of_its_own(own_forkserver):
+    forkserver = open_once()
+    child = Child(lambda wait: open_once().pid)
+    assert child.result() != forkserver.pid
+    assert open_once() == forkserver
+
+
+# It is like a process that is started now
+
+
+@pytest.mark.parametrize(
+    "change", ["environment", "search path", "mode of files", "processors", "working directory"]
+)
+def test_workers_are_as_if_their_pool_had_started_a_forkserver(change, own_forkserver, tmp_path, monkeypatch):
+    forkserver = open_once()
+    undo = contextlib.ExitStack()
+    if change == "environment":
+        monkeypatch.setenv("PESCADOR_TEST", "1")
+    elif change == "search path":
+        monkeypatch.syspath_prepend(tmp_path)
+    elif change == "working directory":
+        monkeypatch.chdir(tmp_path)
+    elif change == "mode of files":
+        undo.callback(os.umask, os.umask(0o027))
+    else:
+        processors = os.sched_getaffinity(0)
+        undo.callback(os.sched_setaffinity, 0, processors)
+        os.sched_setaffinity(0, [min(processors)])
+    with undo:
+        now = open_once()
+        assert (now == forkserver) == (change == "working directory")  # which every worker is told anyway
+        with ParallelStreamer(Streamer(surroundings)) as stream:
+            assert list(stream) == list(surroundings())
+    assert forkserver.is_running() == (change == "working directory")
+
+
+def surroundings():
+    mask = os.umask(0)
+    os.umask(mask)
+    yield os.environ.get("PESCADOR_TEST"), sys.path, os.getcwd(), mask, os.sched_getaffinity(0)
+
+
+def test_a_pool_that_is_open_keeps_the_forkserver_that_another_one_no_longer_uses(
+    own_forkserver, monkeypatch
+):
+    with ParallelStreamer(Streamer(range, 10**6)) as first:
+        items = iter(first)
+        next(items)
+        forkserver = forkserver_of(first)
+        monkeypatch.setenv("PESCADOR_TEST", "1")
+        assert open_once() != forkserver
+        assert forkserver.is_running()
+        assert next(items) == 1
+    assert not forkserver.is_running()
+
+
+def test_what_workers_print_goes_where_their_consumer_prints_now(own_forkserver):
+    """Also where that is a pipe: nobody keeps its other end open when the pool is closed."""
+    open_once()
+    reader, writer = os.pipe()
+    terminal = os.dup(1)
+    os.dup2(writer, 1)
+    try:
+        with ParallelStreamer(Streamer(printing)) as stream:
+            list(stream)
+    finally:
+        os.dup2(terminal, 1)
+        os.close(terminal)
+        os.close(writer)
+    with open(reader) as file:
+        assert file.read() == "from a worker\n"
+
+
+def printing():
+    os.write(1, b"from a worker\n")
+    yield 1

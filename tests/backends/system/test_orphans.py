@@ -160,8 +160,9 @@ OF_PSUTIL = [
 ]
 OF_THE_SYSTEM = [FileNotFoundError(2, "missing"), PermissionError(13, "hidden"), OSError(24, "too many")]
 FAILURES = [
-    *((psutil, name, error) for name in ("pids", "Process") for error in OF_PSUTIL),
-    *((psutil.Process, name, error) for name in ("cmdline", "uids") for error in OF_PSUTIL),
+    *((orphans, name, error) for name in ("_pids", "_arguments") for error in OF_PSUTIL),
+    *((psutil, "Process", error) for error in OF_PSUTIL),
+    *((psutil.Process, "uids", error) for error in OF_PSUTIL),
     *((os, name, error) for name in ("listdir", "readlink") for error in OF_THE_SYSTEM),
     (orphans, "watch", OF_THE_SYSTEM[2]),
 ]
@@ -198,6 +199,7 @@ def test_what_is_reclaimed_goes_to_the_logger(monkeypatch, caplog, capfd):
 
 def test_the_doctor_shows_what_is_left_and_clean_removes_it(believed_dead, worker, capsys):
     orphan = worker(command_of(believed_dead))
+    assert orphan.stdout.readline() == "waits\n"  # while it begins, it has no command line yet
     leftovers = doctor._leftovers("leftovers")
     assert leftovers.state == "warn"
     assert f"process {orphan.pid}" in leftovers.figure
