@@ -141,7 +141,15 @@ class Forkserver:
         """
         outputs = [output for output in (1, 2) if _is_open(output)]
         how = pickle.dumps((given, preload, outputs))
-        answer = self._ask("fork", how, (*descriptors, *outputs), ANSWER_SECONDS)
+        try:
+            answer = self._ask("fork", how, (*descriptors, *outputs), ANSWER_SECONDS)
+        except (OSError, EOFError):
+            raise
+        except BaseException:  # a Ctrl-C: perhaps there is a worker that nobody knows of, to end with this
+            with self._lock:
+                if self is Forkserver.current:
+                    Forkserver.current = None
+            raise
         if answer is None:
             raise self._killed()
         return answer

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ...exceptions import ParameterError, PescadorError
+from ...interrupts import interrupts_held
 from ..system import blas
 from ..system.orphans import reclaim_once
 from .ending import flush_output, forget_exit_functions, in_forked_child
@@ -63,11 +64,11 @@ class Launcher:
         self._preload = preload
         self._given = given
         self._forkserver = Forkserver.acquire() if method == "forkserver" else None
-        # While that starts, what this process needs soon. psutil may not be needed, but to import it at the
-        # end of an interpreter that a Ctrl-C ends would change its exit code.
-        import numpy.random  # noqa: F401
-        import psutil  # noqa: F401
-
+        with interrupts_held():  # or what a Ctrl-C leaves half imported could not be imported again
+            # While that starts, what this process needs soon. psutil may not be needed, but to import it at
+            # the end of an interpreter that a Ctrl-C ends would change its exit code.
+            import numpy.random  # noqa: F401
+            import psutil  # noqa: F401
         reclaim_once()
 
     def start(self, theirs: Sockets, ours: Sockets) -> Process:

@@ -218,6 +218,19 @@ def test_a_forkserver_that_is_killed_between_two_pools_is_replaced(own_forkserve
     assert not forkserver.is_running()
 
 
+def test_a_worker_of_which_nobody_heard_ends_with_its_forkserver(own_forkserver):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    forkserver = open_once()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(consumers_side, "_comes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(ParallelStreamer(Streamer(range, 3)))
+    assert not forkserver.is_running()
+    assert open_once() != forkserver
+
+
 CLOSED = """
 with ParallelStreamer(Streamer(range, 3)) as stream:
     list(stream)
