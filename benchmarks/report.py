@@ -158,6 +158,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "memory": memory,
     "end to end": whole("end_to_end"),
     "states": whole("states"),
+    "start": whole("start"),
     "soak": soak,
 }
 
