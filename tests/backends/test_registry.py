@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import metadata
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -26,7 +27,7 @@ def entry_points(monkeypatch):
     """Return a list, whose entries are the only entry points that there are."""
     found = []
     monkeypatch.setattr(
-        backends, "entry_points", lambda *, group: [entry for entry in found if entry.group == group]
+        metadata, "entry_points", lambda *, group: [entry for entry in found if entry.group == group]
     )
     return found
 
