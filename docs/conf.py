@@ -44,7 +44,7 @@ numpydoc_show_class_members = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    # All but one are executed. It needs Ray, and where there is none it calls sys.exit(), which ends the build.
+    # All but one are executed: it needs Ray, and without that it calls sys.exit(), which ends the build.
     "filename_pattern": r"/(?!several_machines)\w+\.py$",
     "within_subsection_order": "gallery_order.key",
     "default_thumb_file": str(HERE / "_drawings" / "thumbnail.png"),
