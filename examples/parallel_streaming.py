@@ -51,10 +51,9 @@ zstream = pescador.ZMQStreamer(stream)
 timed_sampling(zstream, max_iter, "ZMQ")
 zstream.close()
 
-times = {}
 for backend in ("serial", "thread", "zmq", "shm"):
     with pescador.ParallelStreamer(stream, backend=backend) as parallel:
-        times[backend] = timed_sampling(parallel, max_iter, f"backend={backend!r}")
+        timed_sampling(parallel, max_iter, f"backend={backend!r}")
 
 # The stream of batches is a recipe, too, so the batches are made in the worker.
 buffer_size = 16
@@ -62,12 +61,13 @@ batches = pescador.Streamer(pescador.buffer_stream, stream, buffer_size)
 
 timed_sampling(batches, max_iter, "Single-threaded Batches")
 
+times = {}
 for backend in ("serial", "thread", "zmq", "shm"):
     with pescador.ParallelStreamer(batches, backend=backend) as parallel:
-        timed_sampling(parallel, max_iter, f"Batches, {backend!r}")
+        times[backend] = timed_sampling(parallel, max_iter, f"Batches, {backend!r}")
 
 plt.figure(figsize=(6, 3), layout="constrained")
 plt.barh(list(times), list(times.values()))
 plt.gca().invert_yaxis()  # the first one is at the top
-plt.xlabel("milliseconds to make and use a sample")
+plt.xlabel("milliseconds to make and use a batch")
 plt.show()
