@@ -20,7 +20,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
@@ -112,6 +111,8 @@ same = np.array_equal(one["model"].coef_, other["model"].coef_)
 print("all coefficients are the same:", same)
 if not same:
     raise SystemExit("the models differ")
+
+import matplotlib.pyplot as plt  # noqa: E402 -- the three processes end above, and would import it in vain
 
 # The last process takes up the checkpoint, so it makes the batches after that again.
 n_saved = int(lines[0].split()[-1])
