@@ -158,6 +158,10 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "memory": memory,
     "end to end": whole("end_to_end"),
     "states": whole("states"),
+    "ray": whole("ray"),
+    "ray bounds": whole("ray_bounds"),
+    "growth": whole("growth"),
+    "growth workers": whole("growth_workers"),
     "soak": soak,
 }
 

@@ -28,6 +28,7 @@ SCRIPTS = {
     "memory": ["--minutes", "1"],
     "end_to_end": [],
     "states": [],
+    "growth": [],
     "ray": [],
 }
 

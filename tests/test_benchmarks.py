@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 SCRIPTS = [
-    f"bench_{name}.py" for name in ("end_to_end", "memory", "mux", "ray", "scaling", "states", "transport")
+    f"bench_{name}.py"
+    for name in ("end_to_end", "growth", "memory", "mux", "ray", "scaling", "states", "transport")
 ]
 
 
