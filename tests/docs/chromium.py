@@ -14,6 +14,10 @@ import threading
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SECONDS = 60  # in which a page is loaded, also where other programs use all cores
 
+OPTIONS = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe".split()
+# It is to speak with the server of the test, and with nobody else.
+OPTIONS += "--no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+
 # Chromium takes commands from file descriptor 3, and answers on 4: here the same socket.
 LAUNCH = """import os, sys
 descriptor, program = int(sys.argv[1]), sys.argv[2]
@@ -39,7 +43,6 @@ class Browser:
         self._received, self._numbers = b"", itertools.count(1)
         self._width = width
         self._problems, self._loaded, self._session = [], False, None
-        options = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "about:blank")
         with theirs:
             self._process = subprocess.Popen(
                 [
@@ -49,7 +52,8 @@ class Browser:
                     str(theirs.fileno()),
                     CHROMIUM,
                     f"--user-data-dir={folder}",
-                    *options,
+                    *OPTIONS,
+                    "about:blank",
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
