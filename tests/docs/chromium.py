@@ -14,9 +14,9 @@ import threading
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SECONDS = 60  # in which a page is loaded, also where other programs use all cores
 
-OPTIONS = "--headless --no-sandbox --disable-gpu --remote-debugging-pipe".split()
+OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
 # It is to speak with the server of the test, and with nobody else.
-OPTIONS += "--no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+OPTIONS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 # Chromium takes commands from file descriptor 3, and answers on 4: here the same socket.
 LAUNCH = """import os, sys
