@@ -32,7 +32,6 @@ class ActorRecords(WorkerRecords):
 
     def __init__(self) -> None:
         super().__init__()
-        keep_freed_memory()
         self._n_records = 0
         self._memory: dict[int, Bytes] = {}  # what was not sent yet
         self._under_way = 0  # bytes
