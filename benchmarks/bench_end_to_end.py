@@ -1,4 +1,4 @@
-"""Archives on disk to shuffled batches, as a user would write it with each library.
+"""Files on disk to shuffled batches, as a user would write it with each library.
 
     python benchmarks/bench_end_to_end.py [--quick] [--csv FILE] [--no-peers] [--repetitions 3]
 
@@ -9,10 +9,16 @@ benchmark checks that (but for Grain, which repeats endlessly and mixes epochs).
 over whole epochs after the first, CPU time of all processes, and how long the first batch took (imports not
 counted). Each case runs in a fresh process; peers in environments of their own. Each data loader has one
 worker, and is written as its documentation recommends: see the functions.
+
+A second table is of three more data sets (FLAC files, JPEG files, many small NPZ archives) with one and two
+workers. How files become samples is in end_to_end/data.py, each loader in end_to_end/loaders.py, and what is
+measured in end_to_end/measuring.py. With --csv FILE it is written beside that, as FILE_files. The numeric
+libraries of all loaders have one thread (OMP_NUM_THREADS=1), for the workers are what is compared.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +27,7 @@ from pathlib import Path
 
 import harness
 import numpy as np
+from end_to_end import measuring
 
 DATA = {"digits": 5, "breast cancer": 16}  # how often each is written
 SHARDS, N_ACTIVE, BATCH = 8, 16, 128
@@ -220,6 +227,8 @@ def one_epoch(batches, labels, endless) -> float:
 
 
 def measure_case(case: harness.Case) -> dict:
+    if "workers" in case:
+        return measuring.measure_case(case)
     labels = np.concatenate([np.load(path)["y"] for path in archives(case["folder"])])
     modules = {"torch": "torch", "tensorflow": "tensorflow", "grain": "grain", "spdl": "spdl.pipeline"}
     __import__(modules.get(case.get("environment", ""), "pescador"))
@@ -264,12 +273,21 @@ def rows_of(case: harness.Case, results: list[dict] | str) -> list:
 
 def main() -> None:
     arguments = harness.options(__doc__, measure_case)
-    with tempfile.TemporaryDirectory() as root:
-        wanted = cases(arguments, root)
-        results = harness.measure(__file__, wanted, arguments.repetitions or (1 if arguments.quick else 3))
-    rows = [rows_of(case, found) for case, found in zip(wanted, results, strict=True)]
-    harness.show("From archives on disk to shuffled batches", COLUMNS, rows)
-    harness.write_csv(arguments.csv, COLUMNS, rows)
+    repetitions = arguments.repetitions or (1 if arguments.quick else 3)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for title, parts, suffix in (
+        ("From archives on disk to shuffled batches", (cases, rows_of, COLUMNS), ""),
+        ("From files to batches", (measuring.cases, measuring.rows_of, measuring.COLUMNS), "_files"),
+    ):
+        make_cases, make_row, columns = parts
+        with tempfile.TemporaryDirectory() as root:
+            wanted = list(make_cases(arguments, root))
+            results = harness.measure(__file__, wanted, repetitions)
+        rows = [make_row(case, found) for case, found in zip(wanted, results, strict=True)]
+        harness.show(title, columns, rows)
+        if arguments.csv:
+            path = arguments.csv.with_stem(arguments.csv.stem + suffix)
+            harness.write_csv(path, columns, rows)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,8 @@ def main() -> None:
     mux(read(folder / "mux.csv"), folder / "mux.svg")
     scaling(read(folder / "scaling.csv"), folder / "scaling.svg")
     end_to_end(read(folder / "end_to_end.csv"), folder / "end_to_end.svg")
+    rows = [row for row in read(folder / "end_to_end_files.csv") if row["workers"] == "2"]
+    end_to_end(rows, folder / "end_to_end_files.svg")
 
 
 if __name__ == "__main__":

@@ -26,13 +26,14 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = Path(os.environ.get("PESCADOR_BENCH_ENVS", Path.home() / ".cache" / "pescador-bench"))
 CASE_SECONDS = 120  # a case that takes longer hangs
 
+DECODERS = ("pillow", "soundfile")
 PEERS = {  # what is installed in the environment of that name
     "pescador 3.0.0": ("pescador==3.0.0", "psutil"),
-    "torch": ("torch==2.13.0", "numpy", "psutil"),
+    "torch": ("torch==2.13.0", "torchdata==0.11.0", "webdataset==1.0.2", "numpy", "psutil", *DECODERS),
     "faster-fifo": ("faster-fifo==1.5.2", "numpy", "psutil", "setuptools"),
-    "grain": ("grain==0.2.18", "psutil"),
-    "spdl": ("spdl-core==0.8.0", "numpy", "psutil"),
-    "tensorflow": ("tensorflow-cpu==2.21.0", "psutil"),
+    "grain": ("grain==0.2.18", "psutil", *DECODERS),
+    "spdl": ("spdl-core==0.8.0", "numpy", "psutil", *DECODERS),
+    "tensorflow": ("tensorflow-cpu==2.21.0", "psutil", *DECODERS),
     "figures": ("matplotlib>=3.7",),
 }
 
@@ -67,10 +68,10 @@ def environment(name: str) -> Path:
     """Return the interpreter of the environment of a peer, which is made when it is first asked for."""
     python = f"py{sys.version_info[0]}.{sys.version_info[1]}"
     folder = ENVIRONMENTS / f"{name.replace(' ', '-')}-{python}"
-    done = folder / "done"
+    done, packages = Path(f"{folder}.txt"), "\n".join(PEERS[name])
     if name in _not_installed:
         raise CaseError(_not_installed[name])
-    if not done.exists():
+    if not done.exists() or done.read_text() != packages:
         print(f"# making an environment for {name} ...", file=sys.stderr, flush=True)
         venv.create(folder, with_pip=True, clear=True)
         pip = subprocess.run(
@@ -81,7 +82,7 @@ def environment(name: str) -> Path:
         if pip.returncode:
             _not_installed[name] = f"does not install: {last_line(pip.stderr)}"
             raise CaseError(_not_installed[name])
-        done.touch()
+        done.write_text(packages)
     return folder / "bin" / "python"
 
 
@@ -150,6 +151,20 @@ def cpu_seconds() -> float:
             total += sum(process.cpu_times()[:4])  # of itself, and of its own that have ended
         except psutil.Error:
             continue
+    return total
+
+
+def memory() -> int:
+    """Bytes of memory of this process and its descendants; pages that they share are counted once."""
+    import psutil
+
+    total = 0
+    for process in (me := psutil.Process(), *me.children(recursive=True)):
+        try:
+            found = process.memory_full_info()
+        except psutil.Error:
+            continue
+        total += getattr(found, "pss", found.uss)
     return total
 
 

@@ -110,6 +110,7 @@ def rates(results: Path) -> Iterator[tuple[str, dict[str, float]]]:
         ("transport", ("item", "use"), "tool", "items/s"),
         ("scaling", ("work", "workers"), "backend", "items/s"),
         ("end_to_end", ("data",), "loader", "samples/s"),
+        ("end_to_end_files", ("data", "workers"), "loader", "samples/s"),
     ):
         cases: dict[str, dict[str, float]] = {}
         for row in harness.read_csv(results / f"{name}.csv"):
@@ -157,8 +158,13 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "scaling": whole("scaling"),
     "memory": memory,
     "end to end": whole("end_to_end"),
+    "files": whole("end_to_end_files"),
     "states": whole("states"),
     "start": whole("start"),
+    "ray": whole("ray"),
+    "ray bounds": whole("ray_bounds"),
+    "growth": whole("growth"),
+    "growth workers": whole("growth_workers"),
     "soak": soak,
 }
 

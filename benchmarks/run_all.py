@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py [--quick] [--repetitions 3] [--note TEXT]
 
-Ends in less than 30 minutes on two cores, once the environments of the peers exist (some minutes and 3 GB).
+Ends in less than 40 minutes on two cores, once the environments of the peers exist (some minutes and 3 GB).
 With --quick nothing is written: a check in a minute or two that all of it works, without peers.
 """
 
@@ -29,6 +29,7 @@ SCRIPTS = {
     "end_to_end": [],
     "states": [],
     "start": [],
+    "growth": [],
     "ray": [],
 }
 
@@ -44,7 +45,7 @@ def facts(note: str, seconds: dict[str, float]) -> dict:
         "date": datetime.date.today().isoformat(),
         "commit": git("rev-parse", "--short", "HEAD") + ("" if changed == "unknown" else " and changes"),
         "machine": harness.machine(),
-        "versions": [packages[0] for name, packages in harness.PEERS.items() if name != "figures"],
+        "versions": [one for packages in harness.PEERS.values() for one in packages if "==" in one],
         "seconds": {name: round(value) for name, value in seconds.items()},
         "note": note,
     }

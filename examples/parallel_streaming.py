@@ -11,6 +11,7 @@ only where NumPy releases Python's lock. Prints the time of an iteration for eac
 
 import time
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import pescador
@@ -31,13 +32,14 @@ def data_gen(n_ops=20):
 
 
 def timed_sampling(stream, n_iter, desc):
-    """Print the average time that it takes to make and use one sample."""
+    """Print and return the milliseconds that it takes to make and use one item, on average."""
     list(stream(max_iter=1))  # start the worker, which is kept, before the clock starts
     start_time = time.perf_counter()
     for data in stream(max_iter=n_iter):
         costly_function(data["X"])
-    duration = time.perf_counter() - start_time
-    print(f"{desc:24} :: Average time per iteration: {1000 * duration / n_iter:7.3f} ms", flush=True)
+    milliseconds = 1000 * (time.perf_counter() - start_time) / n_iter
+    print(f"{desc:24} :: Average time per iteration: {milliseconds:7.3f} ms", flush=True)
+    return milliseconds
 
 
 max_iter = 1e2
@@ -59,6 +61,13 @@ batches = pescador.Streamer(pescador.buffer_stream, stream, buffer_size)
 
 timed_sampling(batches, max_iter, "Single-threaded Batches")
 
+times = {}
 for backend in ("serial", "thread", "zmq", "shm"):
     with pescador.ParallelStreamer(batches, backend=backend) as parallel:
-        timed_sampling(parallel, max_iter, f"Batches, {backend!r}")
+        times[backend] = timed_sampling(parallel, max_iter, f"Batches, {backend!r}")
+
+plt.figure(figsize=(6, 3), layout="constrained")
+plt.barh(list(times), list(times.values()))
+plt.gca().invert_yaxis()  # the first one is at the top
+plt.xlabel("milliseconds to make and use a batch")
+plt.show()

@@ -13,6 +13,7 @@ import os
 import tempfile
 from itertools import islice
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
@@ -58,7 +59,7 @@ with tempfile.TemporaryDirectory() as folder:
     val_samples = iter(val_stream)
 
     estimator = SGDClassifier(random_state=0)
-    seen = []
+    seen, scores = [], []
     for training_round in range(4):
         for batch in islice(train_batches, 5):
             estimator.partial_fit(batch["X"], batch["y"], classes=np.arange(10))
@@ -66,7 +67,15 @@ with tempfile.TemporaryDirectory() as folder:
         score = estimator.score(val_set["X"], val_set["y"])
         print(f"round {training_round}: validation accuracy {score:.3f} on {len(val_set['X'])} samples")
         seen.append(val_set["X"])
+        scores.append(score)
     val_samples.close()
 
 print("same samples in every round:", all(np.array_equal(seen[0], X) for X in seen))
 assert score >= 0.8
+
+plt.figure(figsize=(6, 3), layout="constrained")
+plt.plot(scores, "o-")
+plt.xticks(range(len(scores)))
+plt.xlabel("round of training")
+plt.ylabel("accuracy on the same samples")
+plt.show()

@@ -97,7 +97,8 @@ if len(sys.argv) > 1:
 with tempfile.TemporaryDirectory() as folder:
     without, killed = Path(folder) / "without", Path(folder) / "killed"
     print("without a kill: trained on", run(without)[-1], "batches")
-    print("killed after batch", run(killed, KILLED_AT)[-1])
+    n_before = int(run(killed, KILLED_AT)[-1])
+    print("killed after batch", n_before)
     lines = run(killed)
     print("a new process", lines[0], "and ends with batch", lines[-1])
     one, other = (pickle.loads(path.read_bytes()) for path in (without, killed))
@@ -110,3 +111,16 @@ same = np.array_equal(one["model"].coef_, other["model"].coef_)
 print("all coefficients are the same:", same)
 if not same:
     raise SystemExit("the models differ")
+
+import matplotlib.pyplot as plt  # noqa: E402 -- the three processes end above, and would import it in vain
+
+# The last process takes up the checkpoint, so it makes the batches after that again.
+n_saved = int(lines[0].split()[-1])
+plt.figure(figsize=(8, 2), layout="constrained")
+plt.barh("without a kill", N_BATCHES)
+plt.barh("killed", n_before)
+plt.barh("goes on", N_BATCHES - n_saved, left=n_saved)
+plt.axvline(n_saved, color="black", linestyle=":")
+plt.gca().invert_yaxis()  # the first one is at the top
+plt.xlabel("batches (dotted: the last checkpoint of the process that was killed)")
+plt.show()

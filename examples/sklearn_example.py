@@ -12,6 +12,7 @@ the stream, and a linear classifier learns from it. No more than a batch is in m
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import make_classification
 from sklearn.linear_model import SGDClassifier
@@ -67,3 +68,10 @@ with tempfile.TemporaryDirectory() as folder:
 
 print(f"accuracy on held-out rows: {without:.3f} without the scaler, {accuracy:.3f} with it")
 assert accuracy >= 0.9
+
+plt.figure(figsize=(8, 3), layout="constrained")
+plt.bar(range(30), scaler.scale_, log=True)
+plt.xlabel("feature")
+plt.ylabel("size (standard deviation)")
+plt.title("what the scaler has learned from the stream")
+plt.show()

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -89,3 +90,8 @@ for backend, accuracy, speed, first in rows:
 
 assert accuracy >= 0.9
 assert all(row[1] == accuracy for row in rows)
+
+plt.plot(estimator.loss_curve_)
+plt.xlabel("number of the batch")
+plt.ylabel("loss of the batch, with each backend")
+plt.show()

@@ -11,13 +11,16 @@ when the file is closed.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from functools import lru_cache, partial
+from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
 
 from .describe import describe
 from .exceptions import DataError, MissingKeyError, ParameterError
@@ -34,6 +37,7 @@ ZIP = b"PK"  # an NPZ archive is one
 HDF5 = b"\x89HDF\r\n\x1a\n"
 USER_BLOCK = 512  # bytes that may come before it; MATLAB writes its version there
 
+SMALL_ARCHIVE = 1 << 20  # bytes
 SMALL = 8192  # bytes: to copy so many again costs less than to make an array where a worker delivers it
 
 
@@ -147,17 +151,44 @@ def _open(path: str, keys: Keys, stack: ExitStack) -> Any:
     """Open a file, whose first bytes say what it is, or a folder of Zarr."""
     if os.path.isdir(path):
         return _library("zarr", path).open(path, mode="r")  # it keeps no file open
-    with open(path, "rb") as file:
+    with open(path, "rb") as file:  # here, because np.load forgets to close an archive that is damaged
         head = file.read(USER_BLOCK + len(HDF5))
+        if head.startswith(ZIP):
+            file.seek(0)
+            return _archive(file, path, keys)
     if head.startswith(NPY):
         return np.load(path, mmap_mode="r")
-    if head.startswith(ZIP):
-        # Opened here, because np.load forgets to close it if the archive is damaged
-        with open(path, "rb") as file, np.load(file) as archive:
-            return {key: archive[key] for key in _names(archive, keys, repr(path))}
     if HDF5 in (head[: len(HDF5)], head[USER_BLOCK:]):
         return stack.enter_context(_library("h5py", path).File(path, "r"))
     raise DataError(f"{path!r} is neither an NPY, NPZ or HDF5 file nor a folder of Zarr")
+
+
+def _archive(file: BinaryIO, path: str, keys: Keys) -> dict[str, Array]:
+    """Load arrays of an NPZ archive; a small one is read at once, for numpy.load reads it in many pieces."""
+    is_small = os.fstat(file.fileno()).st_size <= SMALL_ARCHIVE
+    with np.load(io.BytesIO(file.read()) if is_small else file) as archive:
+        read = partial(_member, archive) if is_small else archive.__getitem__
+        return {key: read(key) for key in _names(archive, keys, repr(path))}
+
+
+def _member(archive: NpzFile, key: str) -> Array:
+    """Return an array as it lies in the archive, read-only, unless only NumPy can read that."""
+    if archive.zip is not None and (name := f"{key}.npy") in archive.zip.NameToInfo:
+        content = archive.zip.read(name)
+        if content.startswith(NPY + b"\1\0"):
+            start = len(NPY) + 4 + int.from_bytes(content[8:10], "little")
+            shape, is_fortran, dtype = _header(content[:start])
+            if not dtype.hasobject:
+                return np.ndarray(shape, dtype, content, start, order="F" if is_fortran else "C")
+    return archive[key]
+
+
+@lru_cache
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, order and dtype of an NPY file; parsing them costs as much as reading a small file."""
+    file = io.BytesIO(head)
+    np.lib.format.read_magic(file)
+    return np.lib.format.read_array_header_1_0(file)
 
 
 def _library(name: str, path: str) -> Any:
@@ -200,7 +231,7 @@ def _readable(value: Any, stack: ExitStack) -> Readable:
         value = _open(path, None, stack)
         if hasattr(value, "keys"):
             raise DataError(f"{path!r} holds arrays by their keys, but a single array is needed")
-    if isinstance(value, Stored) and not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) and isinstance(value, Stored):
         return value
     array = np.asanyarray(value)
     # Parts of a memmap would be memmaps, too. A view of it keeps the file open as long.

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SCRIPTS = [
     f"bench_{name}.py"
-    for name in ("end_to_end", "memory", "mux", "ray", "scaling", "start", "states", "transport")
+    for name in ("end_to_end", "growth", "memory", "mux", "ray", "scaling", "start", "states", "transport")
 ]
 
 

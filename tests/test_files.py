@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,17 @@ from zipfile import BadZipFile
 import numpy as np
 import pytest
 
-from pescador import RNG, DataError, ParallelStreamer, PescadorError, Streamer, patches, rows, skip_errors
+from pescador import (
+    RNG,
+    DataError,
+    ParallelStreamer,
+    PescadorError,
+    Streamer,
+    files,
+    patches,
+    rows,
+    skip_errors,
+)
 from pescador.testing import assert_same
 
 from .conftest import descriptors
@@ -261,6 +272,33 @@ def test_what_is_no_file_of_arrays_raises(tmp_path):
     write_npz(tmp_path / "e.npz", DATA)
     with pytest.raises(DataError, match=r"e\.npz' holds arrays by their keys"):
         next(rows({"x": tmp_path / "e.npz"}, rng=0))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_small_archives_give_what_large_ones_do(save, tmp_path, monkeypatch):
+    arrays = {
+        "fortran": np.asfortranarray(np.arange(24.0).reshape(4, 3, 2)),
+        "big-endian": np.arange(4, dtype=">i2"),
+        "fields": np.zeros(4, [("a", "f4"), ("b", "u1", (2,))]),
+        "no ascii": np.ones(4, [("ä", "f4")]),  # in a later version of the format
+        "no columns": np.empty((4, 0)),
+        "text": np.array(["a", "bc", "", "d"]),
+        "time": np.arange(4).astype("M8[s]"),
+        "folder/x": np.arange(4),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the later version
+        save(tmp_path / "a.npz", **arrays)
+    small = take(5, rows(tmp_path / "a.npz", rng=0))
+    assert_same(small, take(5, rows(arrays, rng=0)))
+    monkeypatch.setattr(files, "SMALL_ARCHIVE", 0)
+    assert_same(take(5, rows(tmp_path / "a.npz", rng=0)), small)
+
+
+def test_a_small_archive_is_never_unpickled(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.array([None, {}]))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        next(rows(tmp_path / "a.npz", rng=0))
 
 
 def test_a_damaged_archive_is_skipped_by_name(tmp_path, caplog):

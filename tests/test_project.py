@@ -9,7 +9,7 @@ import pescador
 from .kinds import ROOT
 
 VERSIONS = {
-    "pyproject.toml": r'^version = "(.+)"$',
+    "conda/recipe.yaml": r"^  version: (\S+)$",
     "CITATION.cff": r"^version: (.+)$",
     "CHANGELOG.md": r"^## (\S+)",
 }
@@ -24,6 +24,16 @@ def test_the_version_is_the_same_everywhere(name):
     found = re.search(VERSIONS[name], text(name), flags=re.MULTILINE)
     assert found
     assert found[1] == pescador.__version__
+
+
+def test_the_conda_recipe_needs_what_the_package_needs():
+    project = text("pyproject.toml")
+    needs = re.search(r"^dependencies = \[\n(.*?)^\]", project, flags=re.MULTILINE | re.DOTALL)[1]
+    needs = {need.replace(">=", " >=") for need in re.findall(r'"(.+)"', needs)}
+    python = re.search(r'^requires-python = "(.+)"$', project, flags=re.MULTILINE)[1]
+    run = re.search(r"^  run:\n((?:    - .+\n)+)", text("conda/recipe.yaml"), flags=re.MULTILINE)[1]
+    assert needs
+    assert set(re.findall(r"- (.+)", run)) == needs | {f"python {python}"}
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", ".github/pull_request_template.md"])

@@ -38,7 +38,7 @@ def test_the_package_has_exactly_the_public_names():
 def test_all_of_a_module_is_sorted_and_true(name):
     try:
         module = importlib.import_module(name)
-    except pescador.PescadorError as error:  # of an adaptor, whose framework is not installed
+    except (pescador.PescadorError, ModuleNotFoundError) as error:  # what it needs is not there
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(error))

@@ -82,7 +82,7 @@ def tree(folder):
     for i, name in enumerate(("song 1", "song 2", "…", "song 30,000")):
         y = 20 - 6 * i
         drawing.box(1, y, 11, 4, name, GREEN)
-        drawing.arrow((12, y + 2), (18.5, 13))
+        drawing.arrow((12, y + 2), (18.5, 14.8 - 1.2 * i))
     drawing.box(18.5, 10, 10, 6, "mux\n100 active", BLUE)
     drawing.arrow((28.5, 13), (33, 13))
     drawing.box(33, 10, 10, 6, "map\nbatches", ORANGE)
@@ -114,7 +114,7 @@ def one_worker(folder):
     drawing.box(2.5, 5, 11, 6, "ParallelStreamer", GRAY)
     for i in range(3):
         drawing.box(46, 10.5 - 4.2 * i, 7.5, 3.3, f"file {'ABC'[i]}", GREEN)
-        drawing.arrow((46, 12.1 - 4.2 * i), (43, 8))
+        drawing.arrow((46, 12.1 - 4.2 * i), (43, 9.6 - 1.6 * i))
     drawing.box(35.5, 5, 7.5, 6, "mux", BLUE)
     drawing.arrow((35.5, 8), (33.5, 8))
     drawing.box(25.5, 5, 8, 6, "batches", ORANGE)
@@ -134,7 +134,7 @@ def several_workers(folder):
         drawing.frame(37, y, 18, 8.5, f"worker {i}")
         for j, name in enumerate(files):
             drawing.box(45, y + 4.6 - 4.1 * j, 8.5, 3.3, f"file {name}", GREEN)
-            drawing.arrow((45, y + 6.2 - 4.1 * j), (25.5, 11 + 0.7 * (0.5 - i)))
+            drawing.arrow((45, y + 6.2 - 4.1 * j), (25.5, 12.8 - 2.4 * i - 1.2 * j))
     drawing.text(32, 17.5, "items", fontsize=8, color="0.25")
     drawing.save(folder, "several_workers")
 
@@ -176,9 +176,10 @@ def ring(folder):
 def thumbnail(folder):
     """A small mux, for scripts of the gallery that have no figure."""
     drawing = Drawing(20, 14)
-    for y in (10, 5.5, 1):
+    for i in range(3):
+        y = 10 - 4.5 * i
         drawing.box(1, y, 5, 3, "", GREEN)
-        drawing.arrow((6, y + 1.5), (10, 7))
+        drawing.arrow((6, y + 1.5), (10, 8.2 - 1.2 * i))
     drawing.box(10, 5, 4, 4, "", BLUE)
     drawing.arrow((14, 7), (19, 7))
     drawing.figure.savefig(folder / "thumbnail.png", dpi=200)

@@ -81,7 +81,8 @@ def test_the_error_says_what_is_not_installed():
 
 def test_the_error_names_the_extra_of_a_backend_of_ours(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "pescador.backends.ray.backend", raising=False)
+    for module in [name for name in sys.modules if name.startswith("pescador.backends.ray")]:
+        monkeypatch.delitem(sys.modules, module)
     backends.register("ray", backends._OURS["ray"])
     with pytest.raises(PescadorError, match=r"backend 'ray' needs 'ray'.*pip install \"pescador\[ray\]\""):
         ParallelStreamer(Streamer("abc"), "ray")

@@ -34,9 +34,8 @@ T = TypeVar("T")
 DEFAULT_WINDOW = 16
 MIN_WINDOW = 4
 
+# Small items get a larger window: as many as fit in `window_bytes` of the worker, divided likewise.
 MAX_WINDOW = 1024
-WINDOW_BYTES = 1 << 23
-"""Small items get a larger window: as many as fit in so many bytes, divided likewise."""
 
 
 _NOTHING = object()
@@ -226,7 +225,7 @@ class RemoteStream(Generic[T]):
         """Enlarge the window for items of this size, if it was left to us."""
         if self.adapts:
             self.adapts = False
-            share = WINDOW_BYTES // max(len(self.producer.streams), 1)
+            share = self.producer.window_bytes // max(len(self.producer.streams), 1)
             self._enlarge(min(MAX_WINDOW, share // max(item_bytes, 1)))
 
     def _enlarge(self, window: int) -> None:

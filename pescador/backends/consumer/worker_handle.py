@@ -54,6 +54,9 @@ class WorkerHandle(ABC):
     shares_objects = False
     """Whether its generators get objects of this process, so that one may be an open iterator."""
 
+    window_bytes = 1 << 23
+    """How far ahead its streams of small items may be together, where it was left to us."""
+
     def __init__(self, stall_timeout: float | None) -> None:
         self.state = WorkerState.RUNNING
         self.streams: dict[int, RemoteStream[Any]] = {}

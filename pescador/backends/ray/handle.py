@@ -30,7 +30,7 @@ from .actor import Place
 from .actor_loop import Batch
 from .causes import cause_of
 from .commands import Commands
-from .records import ReceivedRecords
+from .records import BUDGET, ReceivedRecords
 
 __all__ = ["RayHandle"]
 
@@ -43,6 +43,9 @@ class RayHandle(Inbox):
     """The consumer's side of a worker."""
 
     _records: ReceivedRecords
+
+    # To hear of credits takes a worker milliseconds here, in which the next batch must be under way.
+    window_bytes = BUDGET
 
     def __init__(
         self,
@@ -85,7 +88,11 @@ class RayHandle(Inbox):
 
     def wait(self, stream: RemoteStream[Any]) -> None:
         def comes(seconds: float) -> bool:
-            return self._changed.wait(seconds) or not self._lacks(stream)
+            if self._changed.wait(seconds) or not self._lacks(stream):
+                return True
+            if not runtime.is_there(self._session):  # the thread that reads may not get out of Ray any more
+                self._die(SHUT_DOWN)
+            return not self._lacks(stream)
 
         started = time.perf_counter()
         with self._changed:

@@ -32,7 +32,6 @@ class ActorRecords(WorkerRecords):
 
     def __init__(self) -> None:
         super().__init__()
-        keep_freed_memory()
         self._n_records = 0
         self._memory: dict[int, Bytes] = {}  # what was not sent yet
         self._under_way = 0  # bytes
@@ -47,7 +46,10 @@ class ActorRecords(WorkerRecords):
         return Record(self._add(memory), memory)
 
     def give(self, array: npt.NDArray[Any]) -> Extent:
+        owner = array if array.base is None else array.base
         if array.nbytes <= self.small_bytes or not array.flags.forc:
+            return NOWHERE
+        if type(owner) is not np.ndarray or not owner.flags.owndata:  # nobody can tell who else writes to it
             return NOWHERE
         return self._add(array.reshape(-1, order="A").view(np.uint8))
 

@@ -77,10 +77,11 @@ def leave(session: str) -> None:
 
 def _session() -> str:
     """Return what tells the runtime of this process, and this connection to it, from others; '' if none."""
-    if not ray.is_initialized():
+    try:
+        context = ray.get_runtime_context()
+        return f"{context.get_node_id()}-{context.get_worker_id()}" if ray.is_initialized() else ""
+    except Exception:  # another thread shuts it down right now
         return ""
-    context = ray.get_runtime_context()
-    return f"{context.get_node_id()}-{context.get_worker_id()}"
 
 
 def _begin(address: str, n_cpus: float) -> None:

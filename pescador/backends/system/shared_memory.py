@@ -135,12 +135,12 @@ def private(n_bytes: int) -> Bytes:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of messages for those that come next.
+    """Have the C library keep the memory of items and messages for those that come next.
 
     glibc gives the end of a heap back to the system when that is more than twice as large as the largest
-    block, of at most 32 MiB, that was ever mapped on its own and freed. Where all blocks are small, most
-    messages come to lie on new pages, which take as long as all the rest. Any program has that effect which
-    frees an array of 32 MiB.
+    block, of at most 32 MiB, that was ever mapped on its own and freed. Where all blocks are small (as in a
+    worker whose batches lie in a ring), most come to lie on new pages, which may take as long as all the
+    rest. Any program has that effect which frees an array of 32 MiB.
     """
     np.empty((1 << 25) - 8192, np.uint8)
 

@@ -27,6 +27,7 @@ from ..protocol.messages import NOWHERE, Extent, Record
 from ..protocol.pickling import pickled
 from ..protocol.transport import WorkerRecords
 from ..protocol.world import seed_globals
+from ..system.shared_memory import keep_freed_memory
 from .loading import Shelf
 from .loop import Stop, Unsendable, WorkerLoop
 from .ownership import Ownership
@@ -52,6 +53,7 @@ class EncodingLoop(WorkerLoop):
 
     def __init__(self, records: WorkerRecords, running: memoryview | list[int] | None = None) -> None:
         super().__init__(running)
+        keep_freed_memory()
         # Guards what is pending, what is wanted, and sending, for another thread may send as well.
         self._lock = threading.RLock()
         self.copied = 0  # bytes

@@ -83,9 +83,11 @@ class Ownership:
             self._learn(n_item, parts)
         if n_item != self._sole_item:
             return set()
-        sole = self._sole, self._sole_base
-        counts = references(parts)
-        return {id(part) for part, n in zip(parts, counts, strict=True) if n == sole}
+        return {
+            id(part)
+            for part, (n, n_base) in zip(parts, references(parts), strict=True)
+            if n == self._sole and (n_base == self._sole_base or getattr(part, "base", part) is None)
+        }
 
     def private(self, item: Any) -> Any:
         """Return an item with copies of all arrays to which somebody else refers.

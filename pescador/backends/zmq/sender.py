@@ -15,7 +15,7 @@ from ..protocol import messages
 from ..protocol.connection import Connection
 from ..protocol.messages import AnyExtent, Extent, Record
 from ..protocol.transport import Sender
-from ..system.shared_memory import keep_freed_memory, private
+from ..system.shared_memory import private
 from ..system.threads import start_thread
 from .frames import BUDGET, FRAME_BYTES, REMEDY, make_context, starts
 
@@ -35,7 +35,6 @@ class ZMQSender(Sender):
 
     def __init__(self, connection: Connection, address: str, secret: bytes, copy: bool) -> None:
         super().__init__(connection)
-        keep_freed_memory()
         self._context = make_context(connection)
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.plain_username = b"worker"

@@ -157,8 +157,9 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _available() -> list[str]:
-    """Return the names of the backends that can be used here."""
+    """Return the names of the backends that can be used here, and work on this machine alone."""
     names = dict.fromkeys(["serial", "thread", "zmq", "shm", *backends.names()])
+    del names["ray"]
     found = []
     for name in names:
         with contextlib.suppress(PescadorError):  # something that it needs is not installed

@@ -18,6 +18,12 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))  # or Ray writes one to the user's home
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "backends/ray" in item.path.as_posix():
+            item.add_marker(pytest.mark.xdist_group("ray"))  # one cluster for all
+
+
 @pytest.fixture(scope="session")
 def cluster():
     """Start it, and connect this process to it."""

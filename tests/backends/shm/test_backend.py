@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import pickle
+import platform
 import threading
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import pescador
-from pescador import PescadorError, Streamer
+from pescador import ParallelStreamer, PescadorError, Streamer
 from pescador.backends.protocol import messages
 from pescador.backends.protocol.connection import Connection
 from pescador.backends.protocol.messages import NOWHERE, Extent
@@ -356,3 +357,21 @@ def test_a_segment_that_is_not_as_large_as_announced_is_refused(n_bytes):
             halves.receiver.obey(messages.SEGMENT + pickle.dumps((7, n_bytes, True)), [fd])
     finally:
         os.close(fd)
+
+
+def minor_faults():
+    """Yield how many pages the system had to give while an item was made of 3 MB in small arrays."""
+    import resource
+
+    while True:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        arrays = [np.ones(300_000, np.uint8) for _ in range(10)]
+        del arrays
+        yield resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about its malloc")
+@pytest.mark.parametrize("start_method", [None, "spawn"])
+def test_memory_that_a_generator_has_freed_is_used_for_its_next_item(start_method):
+    with ParallelStreamer(Streamer(minor_faults), start_method=start_method) as stream:
+        assert min(stream(max_iter=20)) < 100  # of 730 if each item gets new memory

@@ -63,6 +63,11 @@ def one_array_is_there_twice(held):
     yield {"x": view(), "y": held[0], "z": held.pop()}
 
 
+def an_array_of_its_own_memory_is_held(held):
+    held.append(np.zeros(8))
+    yield {"x": np.zeros(8), "y": held[0]}
+
+
 def the_item_is_held(held):
     item = {"x": view(), "y": view()}
     yield item
@@ -77,6 +82,7 @@ def the_item_is_held(held):
         (an_array_is_held_elsewhere, {"x"}),
         (what_an_array_views_is_held, {"x"}),
         (one_array_is_there_twice, {"x"}),
+        (an_array_of_its_own_memory_is_held, {"x"}),
         (the_item_is_held, set()),
     ],
 )
