@@ -85,7 +85,7 @@ def measure_workers(backend: str, n: int) -> dict:
 
     descriptors, bytes_before = psutil.Process().num_fds(), memory()
     mux = pescador.ShuffledMux([pescador.Streamer(waiting) for _ in range(n)], random_state=0)
-    with pescador.ParallelStreamer(mux, backend, n, prefetch=16) as stream:
+    with pescador.ParallelStreamer(mux, backend, n, prefetch=16 * n) as stream:
         started = time.perf_counter()
         items = iter(stream)
         next(items)
