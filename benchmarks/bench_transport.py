@@ -9,7 +9,8 @@ Shown are items and bytes a second, and the CPU seconds of all processes togethe
 The yardstick is the *bare copy*: a loop of numpy.copyto from one source array into consecutive places of a
 block of shared memory as large as the ring of the shm backend, in one process; no transport with
 one copy can cost less. The thread backend copies as well, for its generator still holds the item, and may
-write to it; what a generator no longer holds, it hands over as it is. Peers are each given
+write to it; what a generator no longer holds, it hands over as it is. *Portable* is what a backend does where
+the system has nothing better: on a simulated macOS (tests/macos). Peers are each given
 what suits them: PyTorch gets a fresh tensor over the array for each item (its loader makes tensors of
 arrays anyway, and one that it has moved to shared memory before stays there), Grain reads without threads and
 sends small arrays without shared memory, SPDL runs with its arena and without, and what they prefetch was
@@ -209,6 +210,8 @@ TOOLS: dict[str, tuple[Callable[[str], Iterator[Item]], str | None]] = {
     "shm": (partial(ours, "shm"), None),
     "zmq": (partial(ours, "zmq"), None),
     "thread": (partial(ours, "thread"), None),
+    "shm, portable": (partial(ours, "shm"), None),
+    "zmq, portable": (partial(ours, "zmq"), None),
     "multiprocessing.Queue": (multiprocessing_queue, None),
     "pescador 3.0.0": (pescador_3, "pescador 3.0.0"),
     "DataLoader": (torch_loader, "torch"),
@@ -218,7 +221,8 @@ TOOLS: dict[str, tuple[Callable[[str], Iterator[Item]], str | None]] = {
     "SPDL, arena": (partial(spdl, True), "spdl"),
 }
 OURS = ("shm", "zmq", "thread")
-PEERS = tuple(name for name in TOOLS if name not in (*OURS, "bare copy"))
+PORTABLE = {"shm, portable": "shm", "zmq, portable": "zmq"}
+PEERS = tuple(name for name in TOOLS if name not in (*OURS, *PORTABLE, "bare copy"))
 
 
 # -- measuring, in a process of its own for each case --
@@ -328,6 +332,8 @@ def cases(arguments) -> list[harness.Case]:
         case = {"tool": tool, "item": item, "seconds": seconds}
         if (where := TOOLS.get(tool, (None, None))[1]) is not None:
             case["environment"] = where
+        if tool in PORTABLE:
+            case["path"] = str(harness.ROOT / "tests" / "macos")  # where the system has nothing else
         if arguments.peers or "environment" not in case:
             wanted.append(case)
     return wanted
@@ -389,6 +395,10 @@ def bounds(cases: list[harness.Case], results: list[list[dict] | str]) -> list[l
         if (item, "pescador 3.0.0") in found:
             value = rate(item, "zmq", use) / rate(item, "pescador 3.0.0", use)
             add(f"zmq over pescador 3.0.0, {item}, {use}", value, 1, True)
+    for tool, item in itertools.product(PORTABLE, (*SIZES, MIXED)):
+        if (item, tool) in found:
+            value = rate(item, tool) / rate(item, PORTABLE[tool])
+            add(f"{tool}, over {PORTABLE[tool]}, {item}", value, 0.5, True)
     for item, use in itertools.product((*SIZES, MIXED), ("receive", "read")):
         peers = [tool for tool in PEERS if (item, tool) in found]
         if peers:

@@ -116,7 +116,7 @@ def _measure(script: str, case: Case) -> dict:
     if "environment" in case:
         python = environment(case["environment"])
     else:
-        variables["PYTHONPATH"] = str(ROOT)
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [case.get("path"), str(ROOT)]))
     process = subprocess.Popen(
         [python, script, "--case", json.dumps(case)],
         env=variables,
