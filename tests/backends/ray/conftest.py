@@ -19,9 +19,11 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))  # or Ray writes 
 
 
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if "backends/ray" in item.path.as_posix():
-            item.add_marker(pytest.mark.xdist_group("ray"))  # one cluster for all
+    ours = [item for item in items if "backends/ray" in item.path.as_posix()]
+    if len(ours) < len(items):  # Ray has threads for as long as it runs here, and others of the tests fork
+        reason = "in a process of its own: python -m pytest tests/backends/ray -n 0"
+        for item in ours:
+            item.add_marker(pytest.mark.skip(reason))
 
 
 @pytest.fixture(scope="session")
