@@ -291,7 +291,8 @@ def test_workers_are_as_if_their_pool_had_started_a_forkserver(change, own_forks
 def surroundings():
     mask = os.umask(0)
     os.umask(mask)
-    yield os.environ.get("PESCADOR_TEST"), sys.path, os.getcwd(), mask, os.sched_getaffinity(0)
+    path = list(dict.fromkeys(sys.path))  # a package may put into it what is there; a worker gets that once
+    yield os.environ.get("PESCADOR_TEST"), path, os.getcwd(), mask, os.sched_getaffinity(0)
 
 
 def test_a_pool_that_is_open_keeps_the_forkserver_that_another_one_no_longer_uses(
