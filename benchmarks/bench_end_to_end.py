@@ -28,6 +28,7 @@ from pathlib import Path
 import harness
 import numpy as np
 from end_to_end import measuring
+from end_to_end.data import Archive
 
 DATA = {"digits": 5, "breast cancer": 16}  # how often each is written
 SHARDS, N_ACTIVE, BATCH = 8, 16, 128
@@ -111,20 +112,6 @@ def with_torch(folder):
     loader = torch.utils.data.DataLoader(Samples(), BATCH, num_workers=1, persistent_workers=True)
     while True:
         yield loader
-
-
-class Archive:
-    """A source for Grain: an archive's samples by number."""
-
-    def __init__(self, path):
-        with np.load(path) as archive:
-            self.x, self.y = archive["X"], archive["y"]
-
-    def __len__(self):
-        return len(self.x)
-
-    def __getitem__(self, i):
-        return {"X": self.x[i], "y": self.y[i]}
 
 
 def shuffled_archive(path):

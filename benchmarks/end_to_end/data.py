@@ -128,3 +128,17 @@ def rows(file, rng) -> Iterator[Item]:
     while True:
         for i in rng.integers(len(x), size=8).tolist():
             yield {"X": x[i], "y": y[i]}
+
+
+class Archive:
+    """A source for Grain: an archive's samples by number."""
+
+    def __init__(self, path):
+        with np.load(path) as archive:
+            self.x, self.y = archive["X"], archive["y"]
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return {"X": self.x[i], "y": self.y[i]}

@@ -14,7 +14,7 @@ from itertools import islice
 
 import numpy as np
 
-from .data import CROP, SAMPLE, SHARDS, SUFFIX, Item, files, rows
+from .data import CROP, SAMPLE, SHARDS, SUFFIX, Archive, Item, files, rows
 
 BATCH, N_ACTIVE, PER_FILE = 64, 100, 8
 
@@ -152,21 +152,8 @@ def with_grain(name: str, folder: str, n: int):
 
     in_line = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
 
-    class Rows:
-        """A source of the rows of an archive."""
-
-        def __init__(self, path):
-            with np.load(path) as archive:
-                self.x, self.y = archive["X"], archive["y"]
-
-        def __len__(self):
-            return len(self.x)
-
-        def __getitem__(self, i):
-            return {"X": self.x[i], "y": self.y[i]}
-
     def opened(path):
-        return grain.MapDataset.source(Rows(path)).shuffle(seed=0)[:PER_FILE].to_iter_dataset(in_line)
+        return grain.MapDataset.source(Archive(path)).shuffle(seed=0)[:PER_FILE].to_iter_dataset(in_line)
 
     data = grain.MapDataset.source(files(folder, name)).seed(0).shuffle().repeat()
     if name == "arrays":

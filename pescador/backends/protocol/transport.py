@@ -37,18 +37,26 @@ class WorkerRecords(ABC):
         Items up to this size travel in the message. A larger one costs less as a record.
     pending_bytes : int
         So many bytes of small items are pending at most.
+    budget : float
+        So many bytes of records are under way at most, or one record.
     """
 
     small_bytes = 1 << 14
     pending_bytes = 1 << 15
     gives_from = math.inf
+    budget = math.inf
 
     def __init__(self) -> None:
         self.given_out: dict[int, Extent] = {}
+        self._under_way = 0  # bytes, where there is a budget
 
-    @abstractmethod
+    def fits(self, n_bytes: int) -> bool:
+        """Return whether so many bytes more may be under way."""
+        return not self._under_way or self._under_way + n_bytes <= self.budget
+
     def allocate(self, n_bytes: int) -> Record | None:
         """Return memory for a record; None if there is no room."""
+        return self.allocate_apart(n_bytes) if self.fits(n_bytes) else None
 
     @abstractmethod
     def allocate_apart(self, n_bytes: int) -> Record:

@@ -29,17 +29,12 @@ class ActorRecords(WorkerRecords):
 
     pending_bytes = 1 << 18
     gives_from = WorkerRecords.small_bytes
+    budget = BUDGET
 
     def __init__(self) -> None:
         super().__init__()
         self._n_records = 0
         self._memory: dict[int, Bytes] = {}  # what was not sent yet
-        self._under_way = 0  # bytes
-
-    def allocate(self, n_bytes: int) -> Record | None:
-        if self._under_way and self._under_way + n_bytes > BUDGET:
-            return None
-        return self.allocate_apart(n_bytes)
 
     def allocate_apart(self, n_bytes: int) -> Record:
         memory = private(n_bytes)
@@ -60,8 +55,7 @@ class ActorRecords(WorkerRecords):
         return Extent(self._n_records, 0, memory.nbytes)
 
     def has_room_for(self, extents: Iterable[Extent]) -> bool:
-        n_bytes = sum(extent.n_bytes for extent in extents)
-        return not self._under_way or self._under_way + n_bytes <= BUDGET
+        return self.fits(sum(extent.n_bytes for extent in extents))
 
     def take(self, number: int) -> Bytes:
         """Return the memory of a record, which is about to be sent."""

@@ -32,6 +32,7 @@ class ZMQSender(Sender):
     # A frame costs as much as to copy 500 kB.
     small_bytes = 1 << 17
     pending_bytes = 1 << 20
+    budget = BUDGET
 
     def __init__(self, connection: Connection, address: str, secret: bytes, copy: bool) -> None:
         super().__init__(connection)
@@ -50,12 +51,6 @@ class ZMQSender(Sender):
         self._lent: dict[int, Record] = {}  # by number
         self._spare: dict[int, list[Record]] = {}  # those that came back, by size
         self._n_bytes = 0  # of all these
-        self._under_way = 0  # bytes
-
-    def allocate(self, n_bytes: int) -> Record | None:
-        if self._under_way and self._under_way + n_bytes > BUDGET:
-            return None
-        return self.allocate_apart(n_bytes)
 
     def allocate_apart(self, n_bytes: int) -> Record:
         self._n_records += 1
