@@ -2,7 +2,8 @@
 
     python benchmarks/run_all.py [--quick] [--repetitions 3] [--note TEXT]
 
-Ends in less than 40 minutes on two cores, once the environments of the peers exist (some minutes and 3 GB).
+Is meant to end in less than 40 minutes on two cores, once the environments of the peers exist (some minutes
+and 3 GB); results/run.json has how long the last run took.
 With --quick nothing is written: a check in a minute or two that all of it works, without peers.
 """
 
