@@ -66,6 +66,14 @@ def command_of(owner, python=sys.executable):
     return [python, "-c", WAITS, f"{orphans.MARK}{owner}"]
 
 
+@pytest.fixture
+def orphan(believed_dead, worker):
+    """Start a process of the owner that is believed dead; it has begun: before, it has no command line."""
+    process = worker(command_of(believed_dead))
+    assert process.stdout.readline() == "waits\n"
+    return process
+
+
 # Processes
 
 
@@ -98,8 +106,7 @@ def test_other_processes_may_have_our_words_in_their_command_line(arguments, is_
     assert (orphans.owner_of(arguments) is not None) == is_ours
 
 
-def test_a_worker_whose_consumer_is_dead_is_killed(believed_dead, worker):
-    orphan = worker(command_of(believed_dead))
+def test_a_worker_whose_consumer_is_dead_is_killed(orphan, believed_dead, worker):
     others = [
         worker(command_of(this_owner())),
         worker(["grep", *command_of(believed_dead)[-1:]]),
@@ -112,18 +119,16 @@ def test_a_worker_whose_consumer_is_dead_is_killed(believed_dead, worker):
     assert orphan.pid not in orphans.processes()
 
 
-def test_a_process_that_cannot_be_killed_is_not_reported(believed_dead, worker, monkeypatch):
+def test_a_process_that_cannot_be_killed_is_not_reported(orphan, monkeypatch):
     def refuse(descriptor, number):
         raise PermissionError
 
-    orphan = worker(command_of(believed_dead))
     monkeypatch.setattr(orphans, "DYING_SECONDS", 0)
     monkeypatch.setattr("signal.pidfd_send_signal", refuse)
     assert f"process {orphan.pid}" not in orphans.reclaim()
 
 
-def test_a_process_that_is_about_to_end_is_not_reported(believed_dead, worker, monkeypatch):
-    orphan = worker(command_of(believed_dead))
+def test_a_process_that_is_about_to_end_is_not_reported(orphan, monkeypatch):
     found = orphans.processes()
     assert orphan.pid in found
     monkeypatch.setattr(orphans, "processes", lambda: orphan.stdin.close() or found)
@@ -171,11 +176,10 @@ FAILURES = [
 @pytest.mark.parametrize(
     ("module", "name", "error"), FAILURES, ids=lambda value: getattr(value, "__name__", str(value))
 )
-def test_what_cannot_be_looked_at_is_left_alone(module, name, error, believed_dead, worker, monkeypatch):
+def test_what_cannot_be_looked_at_is_left_alone(module, name, error, orphan):
     def fail(*arguments, **options):
         raise error
 
-    orphan = worker(command_of(believed_dead))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, name, fail)
         assert orphans.reclaim() == []
@@ -197,9 +201,7 @@ def test_what_is_reclaimed_goes_to_the_logger(monkeypatch, caplog, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_doctor_shows_what_is_left_and_clean_removes_it(believed_dead, worker, capsys):
-    orphan = worker(command_of(believed_dead))
-    assert orphan.stdout.readline() == "waits\n"  # while it begins, it has no command line yet
+def test_the_doctor_shows_what_is_left_and_clean_removes_it(orphan, capsys):
     leftovers = doctor._leftovers("leftovers")
     assert leftovers.state == "warn"
     assert f"process {orphan.pid}" in leftovers.figure
