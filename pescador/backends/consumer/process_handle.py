@@ -29,6 +29,7 @@ from ..protocol.world import World
 from ..system.pids import process_state
 from ..system.shared_memory import Handle, close_all
 from ..system.waiting import in_slices
+from .pace import Pace
 from .recipes import Recipe
 from .remote_stream import RemoteStream
 from .restarts import Replaceable, Restarts
@@ -38,6 +39,7 @@ __all__ = ["ProcessHandle"]
 
 # How long a consumer sleeps before it asks a second time for what it wants, now through the wake-up socket.
 WAKEUP_MILLISECONDS = 2
+STARVING_WAKEUP_MILLISECONDS = 16  # where it starves, and a worker may keep what is wanted for a while
 STACK_SECONDS = 1.0  # for a worker that stalled to write its stack
 
 
@@ -52,6 +54,7 @@ class ProcessHandle(Replaceable):
         wakeup: socket.socket,
         receiver: Receiver,
         world: World,
+        pace: Pace,
         stall_timeout: float | None,
         report: Report | None,
         restarts: Restarts | None = None,
@@ -64,6 +67,7 @@ class ProcessHandle(Replaceable):
         self._wakeup = wakeup
         wakeup.setblocking(False)  # it is full only while the worker cannot listen
         self._records = self._receiver = receiver
+        self._pace = pace
         self._n_received = 0
         self._backoff = Backoff()
         self._last_words = ""
@@ -131,7 +135,9 @@ class ProcessHandle(Replaceable):
         finally:
             if reads:
                 self._leave()
-            stream.waited += time.perf_counter() - started
+            ended = time.perf_counter()
+            stream.waited += ended - started
+            self._pace.add_wait(started, ended)
 
     def _leave(self) -> None:
         """Let another thread read."""
@@ -161,8 +167,9 @@ class ProcessHandle(Replaceable):
 
     def _sleep(self, number: int) -> bool:
         """Wait until a message wakes this thread, and take it; return False if none came in time."""
-        self._return_released("want", number, self._n_received)
-        if not self._receiver.wait(WAKEUP_MILLISECONDS):
+        starves = self._pace.is_starving
+        self._return_released("want", number, self._n_received, starves)
+        if not self._receiver.wait(STARVING_WAKEUP_MILLISECONDS if starves else WAKEUP_MILLISECONDS):
             self._wake_up(0 if self._n_waiting else number)
             wait = self._receiver.wait
 

@@ -26,6 +26,7 @@ from ..protocol.transport import Transport
 from ..protocol.world import Setup, World
 from ..system import blas
 from ..system.owner import this_owner
+from .pace import Pace
 from .pool import RecipePool
 from .process_handle import ProcessHandle
 from .recipes import Recipes
@@ -77,38 +78,6 @@ class ProcessBackend(Backend):
         return pool
 
 
-def _start(
-    backend: ProcessBackend,
-    launcher: Launcher,
-    number: int,
-    setup: Setup,
-    stall_timeout: float | None,
-    restarts: Restarts | None,
-) -> ProcessHandle:
-    with contextlib.ExitStack() as undo:
-        has_report = stall_timeout is not None or restarts is not None
-        report = undo.enter_context(contextlib.closing(Report())) if has_report else None
-        connection, workers_connection = Connection.pair()
-        undo.callback(connection.close)
-        undo.callback(workers_connection.close)
-        wakeup, workers_wakeup = socket_pair()
-        undo.callback(wakeup.close)
-        undo.callback(workers_wakeup.close)
-        theirs, ours = (workers_connection.socket, workers_wakeup), (connection.socket, wakeup)
-        process = launcher.start(theirs, ours)
-        undo.callback(end, [process], 0)
-        transport = backend.transport(connection)
-        message = pickle.dumps((setup, transport.make_sender), 5)
-        with contextlib.suppress(ConnectionError):  # as of any command, see there
-            connection.send(message, handles=() if report is None else [report.handle])
-        receiver = transport.make_receiver(connection, process.pidfd)
-        handle = ProcessHandle(
-            number, process, connection, wakeup, receiver, setup.world, stall_timeout, report, restarts
-        )
-        undo.pop_all()
-        return handle
-
-
 def _end(handles: Sequence[ProcessHandle], launcher: Launcher, timeout: float | None) -> None:
     """End workers, as far as they have not ended: what was interrupted may be done again."""
     for handle in handles:
@@ -149,6 +118,7 @@ class _ProcessPool(RecipePool[ProcessHandle]):
         max_restarts: int,
     ) -> None:
         super().__init__([], Recipes())
+        self._pace = Pace()
         self._backend = backend
         self._n_workers = n_workers
         self._timeout = timeout
@@ -169,11 +139,42 @@ class _ProcessPool(RecipePool[ProcessHandle]):
     def start(self, number: int) -> ProcessHandle:
         """Start a worker."""
         try:
-            return _start(
-                self._backend, self._launcher, number, self._setup, self._stall_timeout, self._restarts
-            )
+            return self._start(number)
         except OSError as error:
             raise cannot_start(error) from error
+
+    def _start(self, number: int) -> ProcessHandle:
+        with contextlib.ExitStack() as undo:
+            has_report = self._stall_timeout is not None or self._restarts is not None
+            report = undo.enter_context(contextlib.closing(Report())) if has_report else None
+            connection, workers_connection = Connection.pair()
+            undo.callback(connection.close)
+            undo.callback(workers_connection.close)
+            wakeup, workers_wakeup = socket_pair()
+            undo.callback(wakeup.close)
+            undo.callback(workers_wakeup.close)
+            theirs, ours = (workers_connection.socket, workers_wakeup), (connection.socket, wakeup)
+            process = self._launcher.start(theirs, ours)
+            undo.callback(end, [process], 0)
+            transport = self._backend.transport(connection)
+            message = pickle.dumps((self._setup, transport.make_sender), 5)
+            with contextlib.suppress(ConnectionError):  # as of any command, see there
+                connection.send(message, handles=() if report is None else [report.handle])
+            receiver = transport.make_receiver(connection, process.pidfd)
+            handle = ProcessHandle(
+                number,
+                process,
+                connection,
+                wakeup,
+                receiver,
+                self._setup.world,
+                self._pace,
+                self._stall_timeout,
+                report,
+                self._restarts,
+            )
+            undo.pop_all()
+            return handle
 
     def _replace(self, old: Replaceable) -> ProcessHandle | None:
         """Start a worker in the place of one that has ended; None if the pool is closed."""
@@ -197,6 +198,7 @@ class _ProcessPool(RecipePool[ProcessHandle]):
 
     def begin(self, seed: Seed) -> None:
         super().begin(seed)
+        self._pace.begin()
         world = self._world()
         self._setup, self._seed = self._setup._replace(world=world), seed
         for worker in list(self.workers):

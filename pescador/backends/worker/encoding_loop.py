@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 PENDING_ITEMS = 256
 PENDING_SECONDS = 1e-3
+STARVING_SECONDS = 8e-3  # where the consumer starves
 # Half of what streams may be ahead at most, or nothing would be made while a message is under way.
 PENDING_RECORD_BYTES = 1 << 22
 
@@ -63,6 +64,7 @@ class EncodingLoop(WorkerLoop):
         self._pending = Pending()
         self._last_sent = 0.0  # when the last message with items was sent,
         self._n_sent = 0  # and how many there were
+        self._starves = False  # whether the consumer did when it last wanted something
         self._at_once = False  # the consumer has waited so long that what it wants gets a message of its own
         self._ownership = Ownership()
         self.commands.update(
@@ -85,7 +87,7 @@ class EncodingLoop(WorkerLoop):
         if command:
             self.obey(*command)
 
-    def _want(self, number: int, n_received: int) -> None:
+    def _want(self, number: int, n_received: int, starves: bool = False) -> None:
         """Take note of what the consumer wants. Until something is sent, it may want more, but not less.
 
         The main thread and the listener come to hear of it in any order, and several threads of the consumer
@@ -94,6 +96,7 @@ class EncodingLoop(WorkerLoop):
         with self._lock:
             if n_received == self._n_sent:
                 self.wanted = number if self.wanted in (None, number) else 0
+                self._starves = starves
 
     def obey_commands(self, block: bool) -> None:
         super().obey_commands(block)
@@ -102,9 +105,14 @@ class EncodingLoop(WorkerLoop):
 
     def _is_due(self) -> bool:
         """Whether to send what is pending now that a slice has ended."""
-        if self.wanted is None:
-            return time.perf_counter() - self._last_sent > PENDING_SECONDS
+        if self._starves or self.wanted is None:
+            age = time.perf_counter() - self._last_sent
+            if age < (STARVING_SECONDS if self._starves else PENDING_SECONDS):
+                return False
         return not self.wanted or self.wanted in self._pending.streams
+
+    def keeps(self, number: int) -> bool:
+        return number in self._pending.streams
 
     def load(self, recipe: bytes) -> Streamer[Any]:
         self._records.prepare()

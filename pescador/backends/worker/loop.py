@@ -31,7 +31,7 @@ SLICE_ITEMS = 32
 SLICE_SECONDS = 200e-6
 
 # Where slices take less, each stream has its turn soon enough, also the one that the consumer waits for.
-URGENT_SECONDS = 2e-3
+URGENT_SECONDS = 3e-4
 
 
 class Stop(BaseException):
@@ -112,6 +112,10 @@ class WorkerLoop(ABC):
     def flush(self) -> None:
         """Send what was kept to be sent together."""
 
+    def keeps(self, number: int) -> bool:
+        """Return whether an item of a stream is kept to be sent with others."""
+        return False
+
     def probe(self) -> None:
         """Have :meth:`send` take an item that nobody else refers to; called before any stream is opened.
 
@@ -163,7 +167,9 @@ class WorkerLoop(ABC):
     def _next_stream(self) -> WorkerStream:
         """Return the stream that is to run, which is in the queue no more."""
         wanted = self.wanted
-        stream = self._streams.get(wanted) if wanted and self._last_slice > URGENT_SECONDS else None
+        stream = None
+        if wanted and self._last_slice > URGENT_SECONDS and not self.keeps(wanted):
+            stream = self._streams.get(wanted)
         # A stream that begins has to take its turn: to begin may last, and others may soon have nothing left.
         if stream is not None and stream.is_ready and not stream.is_new:
             self._ready.remove(stream)

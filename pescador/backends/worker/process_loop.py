@@ -16,6 +16,9 @@ stream as soon as it is made. Both ways carry the same: the number of the stream
 messages had come by then. If more were sent, one is under way, which will wake the consumer: it wants nothing
 of this worker before it has seen that one. To wake it for something else would cost more time than its items
 are worth.
+
+For the same reason a consumer that *starves* (see :mod:`..consumer.pace`) says so in the command. What it
+wants is then kept, with all else that is made, until the last message is STARVING_SECONDS old.
 """
 
 from __future__ import annotations

@@ -71,6 +71,20 @@ def test_the_stream_that_is_waited_for_runs_first(slow):
     assert streams(Loop(opening, more, more)) == [1, 2, 2, 1, 2, 1]
 
 
+def test_once_what_is_waited_for_was_made_others_have_their_turns(slow, monkeypatch):
+    monkeypatch.setattr(worker_loop, "SLICE_ITEMS", 1)
+
+    class Keeping(Loop):
+        def send(self, number, item):
+            self.sent.append((number, item))
+
+        def keeps(self, number):
+            return [other for other, _ in self.sent].count(number) > 1
+
+    more = [("credit", 1, 2), ("credit", 2, 2), ("want", 2)]
+    assert streams(Keeping([opened(1, 1), opened(2, 1)], more)) == [1, 2, 2, 1, 2, 1]
+
+
 def test_a_stream_that_is_waited_for_and_cannot_run_keeps_no_other_from_running(slow):
     assert streams(Loop([opened(1, 1), opened(2, 0), ("want", 2)], [("credit", 1, 1)])) == [1, 1]
 

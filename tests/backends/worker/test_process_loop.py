@@ -1,5 +1,6 @@
 """When the loop of a worker process sends what is pending. Its consumer is only a connection."""
 
+import time
 from contextlib import closing
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from pescador.backends.protocol import messages
 from pescador.backends.protocol.connection import Connection
 from pescador.backends.protocol.transport import Sender
-from pescador.backends.worker.encoding_loop import PENDING_RECORD_BYTES
+from pescador.backends.worker.encoding_loop import PENDING_RECORD_BYTES, STARVING_SECONDS
 from pescador.backends.worker.process_loop import ProcessLoop
 
 
@@ -56,6 +57,58 @@ def test_what_is_pending_waits_for_what_is_wanted(loop, sent):
     assert sent == []  # until the slice ends
     loop.obey_commands(block=False)
     assert sent == [[1, 2]]
+
+
+@pytest.fixture
+def wait(monkeypatch):
+    """Let so many seconds pass on the clock."""
+    clock = [time.perf_counter()]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def wait(seconds):
+        clock[0] += seconds
+
+    return wait
+
+
+def test_a_consumer_that_starves_gets_many_items_at_once(loop, sent, wait):
+    loop._begin_pending()
+    loop.obey("want", 1, 1, True)
+    assert not loop.keeps(1)
+    for _ in range(3):
+        loop.send(1, b"a")
+        loop.send(2, b"b")
+        assert loop.keeps(1)
+        loop.obey_commands(block=False)
+        assert sent == []
+    wait(STARVING_SECONDS)
+    loop.obey_commands(block=False)
+    assert sent == [[1, 2] * 3]
+    assert not loop.keeps(1)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_it_does_not_wait_for_what_a_generator_keeps_back(number, loop, sent, wait):
+    wait(1)
+    loop._begin_pending()
+    loop.obey("want", 1, 1, True)
+    loop.send(1, b"a")
+    loop.obey_commands(block=False)
+    assert sent == []
+    assert loop.wake_up(number, 1)
+    assert sent == [[1]]
+
+
+def test_one_that_starves_no_more_goes_on_at_once(loop, sent, wait):
+    loop.obey("want", 1, 0, True)
+    loop.send(1, b"a")
+    wait(STARVING_SECONDS)
+    loop.obey_commands(block=False)
+    loop.send(2, b"b")
+    loop.obey("want", 1, 1, False)
+    loop.send(1, b"c")
+    loop.obey_commands(block=False)
+    assert sent == [[1], [2, 1]]
 
 
 def test_nothing_is_wanted_while_a_message_is_under_way(loop, sent):
