@@ -177,7 +177,7 @@ class Seed:
         return np.random.Generator(np.random.PCG64(sequence))
 
     def __reduce__(self) -> tuple[type[Seed], tuple[Any, ...]]:
-        return Seed, (_Root(self.entropy, self.numbers), self.path)
+        return Seed, (self.entropy, self.path, self.numbers)
 
     def __repr__(self) -> str:
         return f"Seed({self._root._words}, {self.path})"

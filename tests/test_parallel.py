@@ -20,7 +20,7 @@ from pescador import (
     ZMQStreamer,
     buffer_stream,
 )
-from pescador.backends.consumer import recipes
+from pescador.backends.consumer.segments import Segment
 from pescador.testing import assert_same
 
 from .kinds import every_backend, every_background, process_backends, worker_pid
@@ -392,13 +392,13 @@ def writes(x):
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_a_large_argument_is_shared_by_all_streams_that_have_it(backend, n_workers, monkeypatch):
     made = []
-    fill = recipes.Segment.fill
+    fill = Segment.fill
 
     def counted(segment):
         made.append(segment.n_bytes)
         fill(segment)
 
-    monkeypatch.setattr(recipes.Segment, "fill", counted)
+    monkeypatch.setattr(Segment, "fill", counted)
     x = np.arange(LARGE, dtype="f8")
     mux = RoundRobinMux([Streamer(first_values, x, i) for i in range(1, 6)])
     with ParallelStreamer(mux, backend, n_workers) as stream:

@@ -9,5 +9,6 @@ pace.py             whether the consumer waits for them nearly all of the time
 inbox.py            what comes from it, and the items that are made of that
 restarts.py         replacing those that died
 recipes.py          what is sent only once, because many recipes need it
+segments.py         the shared memory with their large arrays
 recipe_pickler.py   what is sent when a stream opens
 """

@@ -19,8 +19,9 @@ from ..protocol.messages import NOWHERE, AnyExtent
 from ..protocol.pickling import unpickled
 from ..protocol.transport import MAX_EXTENTS, ConsumerRecords
 from ..system.shared_memory import Bytes
-from .recipes import Part, Recipe, Segment
+from .recipes import Part, Recipe
 from .remote_stream import End, Failure, RemoteStream, Snapshot
+from .segments import Segment
 from .worker_handle import WorkerHandle
 
 __all__ = ["Inbox"]

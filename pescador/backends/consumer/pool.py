@@ -49,7 +49,8 @@ class WorkerPool(Pool, Generic[Handle]):
             raise PescadorError("the pool of this ParallelStreamer was closed")
         recipe = self.recipe(streamer)
         worker = min(self.workers, key=lambda worker: len(worker.streams))
-        stream: RemoteStream[T] = RemoteStream(worker, next(self._numbers), prefetch, streamer, state)
+        number = next(self._numbers)
+        stream: RemoteStream[T] = RemoteStream(worker, number, prefetch, streamer, max_iter, state)
         worker.open(stream, recipe, seed, max_iter)
         return stream
 

@@ -18,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ...core import Streamer
+from ...opening import START
+from ...seeding import RNG
 from ..protocol import mapped, script
 from ..protocol.mapped import InSegment
 from ..protocol.pickling import order_of
 from ..protocol.script import PersistentId
 
-__all__ = ["pickled"]
+__all__ = ["is_plain", "pickled"]
 
 Array = npt.NDArray[Any]
 
@@ -35,11 +37,22 @@ MANY_ENTRIES: Final = 64
 MANY_CHARACTERS: Final = 1 << 12
 
 _ATOMS: Final = frozenset({bool, bytes, complex, float, int, str, type(None)})
+_PLAIN: Final = _ATOMS | {type(RNG), type(START)}
 _NEVER: Final = frozenset({bool, complex, float, int, type(None)})  # shared
 _MANY: Final[dict[type, int]] = {
     **dict.fromkeys((dict, frozenset, list, set, tuple), MANY_ENTRIES),
     **dict.fromkeys((bytearray, bytes, str), MANY_CHARACTERS),
 }
+
+
+def is_plain(streamer: Streamer[Any]) -> bool:
+    """Whether a recipe is a function and a few atoms, so that plain pickle does once that is a part."""
+    if type(streamer) is not Streamer or type(streamer.streamer) is not FunctionType:
+        return False
+    values = (*streamer.args, *streamer.kwargs.values()) if streamer.kwargs else streamer.args
+    return _PLAIN.issuperset(map(type, values)) and not any(
+        type(value) in _MANY and len(value) >= MANY_CHARACTERS for value in values
+    )
 
 
 def pickled(

@@ -2,13 +2,14 @@
 
 A recipe is pickled each time that a stream of it opens, so a worker starts from what the recipe is at that
 moment. cloudpickle does it, so lambdas, closures and functions of a script or notebook work. What would make
-this expensive is not in the pickle: it is sent to each worker once, and referred to by its number:
+this expensive is not in the pickle: it is sent to each worker once, and referred to by its number. Of the
+most frequent recipe, a function and a few atoms, no more is left than plain pickle does with the command.
 
 segments   shared memory with large arrays. All arrays that a recipe is the first to need lie in one
            segment, and so take one descriptor. Workers map it copy-on-write: n workers over an array of 4 GB
            need 4 GB, and what one of them writes nobody else sees.
 parts      pickles of what many recipes have in common: collections with many entries, and the functions and
-           classes that are pickled with their code.
+           classes that are pickled with their code; of a function with atoms, also one that is not.
 
 Each is known by the object of which it was made. When it is needed for the first time in an *iteration* (see
 :meth:`Recipes.begin`), it is compared with what that object is now, and made anew if that was changed. It is
@@ -29,82 +30,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from ...core import Streamer
 from ...exceptions import PescadorError
-from ..protocol.pickling import order_of
-from ..system import shared_memory
-from ..system.shared_memory import ALIGNMENT, Bytes, Handle
-from .recipe_pickler import pickled
+from ..protocol.script import RecipeData
+from ..system.shared_memory import Handle
+from .recipe_pickler import is_plain, pickled
+from .segments import Array, Place, Segment, contents_of, owner_of, place_of
 
-__all__ = ["Part", "Recipe", "Recipes", "Segment"]
+__all__ = ["Part", "Recipe", "Recipes"]
 
 # What is kept in case that it is needed again. Each segment takes a descriptor.
 MAX_SEGMENTS = 32
 MAX_PARTS = 256
 MAX_PART_BYTES = 1 << 26
-
-CHUNK_BYTES = 1 << 18  # that are compared at a time, for they fit into a cache
-
-REMEDY = (
-    "It is for a recipe; have its generator load large data itself, give the container or job more memory, "
-    "or use backend='thread'"
-)
-
-Array = npt.NDArray[Any]
-
-_Place = tuple[int, tuple[int, ...], tuple[int, ...], np.dtype[Any]]
-"""The address, shape, strides and dtype of an array."""
-
-
-class Segment:
-    """Shared memory with arrays, the consumer's side.
-
-    While a recipe is pickled, places are reserved one by one; then :meth:`fill` takes the memory and copies
-    the arrays there.
-    """
-
-    needs = ()
-    handles: tuple[Handle, ...] = ()
-
-    def __init__(self, number: int, given_up: deque[int]) -> None:
-        self.number = number
-        self.n_bytes = 0
-        self.places: set[_Place] = set()  # of the arrays that are still there
-        self._pending: list[tuple[int, Bytes]] = []
-        self._given_up = given_up
-
-    def reserve(self, place: _Place, contents: Bytes) -> int:
-        """Return the offset at which an array will be."""
-        offset = self.n_bytes
-        self._pending.append((offset, contents))
-        self.places.add(place)
-        self.n_bytes += -(-contents.nbytes // ALIGNMENT) * ALIGNMENT
-        return offset
-
-    def fill(self) -> None:
-        """Take the memory, and copy the arrays there."""
-        handle, self._memory = shared_memory.create(self.n_bytes, REMEDY, copy_on_write=True)
-        self.handles = (handle,)
-        self.command = ("segment", self.number, self.n_bytes)
-        for offset, contents in self._pending:
-            self._memory[offset : offset + contents.nbytes] = contents
-        self._pending.clear()
-
-    def holds(self, offset: int, contents: Bytes) -> bool:
-        """Whether these bytes are there."""
-        held = self._memory[offset : offset + contents.nbytes]
-        return all(
-            np.array_equal(contents[start : start + CHUNK_BYTES], held[start : start + CHUNK_BYTES])
-            for start in range(0, contents.nbytes, CHUNK_BYTES)
-        )
-
-    def __del__(self) -> None:
-        if self.handles:
-            shared_memory.close_all(self.handles)
-            self._given_up.append(self.number)
 
 
 class Part:
@@ -112,7 +50,7 @@ class Part:
 
     handles: tuple[Handle, ...] = ()
 
-    def __init__(self, number: int, source: object, made: Recipe, given_up: deque[int]) -> None:
+    def __init__(self, number: int, source: object, made: _Pickle, given_up: deque[int]) -> None:
         self.number = number
         self.source = source  # kept, because it is known by its id
         self.data, self.needs = made
@@ -125,10 +63,14 @@ class Part:
 
 
 class Recipe(NamedTuple):
-    """A pickle, and what a worker must have in order to load it."""
+    """What a worker makes a stream from, and what it must have in order to do that."""
 
-    data: bytes
+    data: RecipeData
     needs: tuple[Part | Segment, ...]
+
+
+_Pickle = tuple[bytes, tuple[Part | Segment, ...]]
+"""A pickle, and what a worker must have in order to load it."""
 
 
 @dataclass(slots=True)
@@ -157,11 +99,11 @@ class Recipes:
         self._iteration = 0
         self._parts: OrderedDict[int, Part] = OrderedDict()  # by the id of their source; last used last
         self._part_bytes = 0
-        self._arrays: dict[_Place, _Shared] = {}
+        self._arrays: dict[Place, _Shared] = {}
         self._segments: OrderedDict[int, Segment] = OrderedDict()  # by number; last used last
         self._new: Segment | None = None  # for the arrays of the recipe that is being made
         # Finalizers append to these, on any thread and at any moment.
-        self._gone: deque[_Place] = deque()  # arrays
+        self._gone: deque[Place] = deque()  # arrays
         self.given_up: deque[int] = deque()  # numbers of segments and parts
 
     def begin(self) -> None:
@@ -204,18 +146,24 @@ class Recipes:
 
     def _make(self, streamer: Streamer[Any]) -> Recipe:
         try:
-            recipe = self._pickle(streamer)
+            recipe = self._plain(streamer) if is_plain(streamer) else Recipe(*self._pickle(streamer))
         except _Cycle:
             self._clear()
-            recipe = self._pickle(streamer, in_parts=False)
+            recipe = Recipe(*self._pickle(streamer, in_parts=False))
         new, self._new = self._new, None
         if new is not None:
             new.fill()
             self._segments[new.number] = new
         return recipe
 
-    def _pickle(self, value: object, within: tuple[object, ...] = (), in_parts: bool = True) -> Recipe:
-        """Return the recipe of an object, which is needed for the parts of the objects `within`."""
+    def _plain(self, streamer: Streamer[Any]) -> Recipe:
+        """Return the recipe of a stream that is made of atoms, but for its function."""
+        streamer.check_recipe()
+        function = self._part(streamer.streamer, ())
+        return Recipe((function.number, streamer.args, streamer.kwargs), (function,))
+
+    def _pickle(self, value: object, within: tuple[object, ...] = (), in_parts: bool = True) -> _Pickle:
+        """Pickle an object, which is needed for the parts of the objects `within`."""
         needs: dict[int, Part | Segment] = {}
 
         def part(source: object) -> int:
@@ -231,7 +179,7 @@ class Recipes:
             return segment.number, offset
 
         data = pickled(value, array, part if in_parts else None)
-        return Recipe(data, tuple(needs.values()))
+        return data, tuple(needs.values())
 
     def _forget_what_is_gone(self) -> None:
         while self._gone:
@@ -288,7 +236,7 @@ class Recipes:
 
     def _array(self, array: Array) -> tuple[Segment, int]:
         """Return the segment in which an array is, and where."""
-        place = _place(array)
+        place = place_of(array)
         shared = self._arrays.get(place)
         if shared is not None and (shared.owner() is None or not self._is_as_it_was(shared, array)):
             self._remove_array(place)
@@ -297,8 +245,8 @@ class Recipes:
             if self._new is None:
                 self._new = self._make_segment(next(self._numbers), self.given_up)
             gone = self._gone
-            owner = weakref.ref(_owner(array), lambda _: gone.append(place))
-            offset = self._new.reserve(place, _contents(array))
+            owner = weakref.ref(owner_of(array), lambda _: gone.append(place))
+            offset = self._new.reserve(place, contents_of(array))
             shared = self._arrays[place] = _Shared(owner, self._new, offset, self._iteration)
         self._use((shared.segment,))
         return shared.segment, shared.offset
@@ -307,9 +255,9 @@ class Recipes:
         if shared.iteration == self._iteration:
             return True
         shared.iteration = self._iteration
-        return shared.segment.holds(shared.offset, _contents(array))
+        return shared.segment.holds(shared.offset, contents_of(array))
 
-    def _remove_array(self, place: _Place) -> None:
+    def _remove_array(self, place: Place) -> None:
         found = self._arrays.pop(place).segment
         found.places.discard(place)
         if not found.places:
@@ -318,25 +266,3 @@ class Recipes:
 
 class _Cycle(Exception):  # noqa: N818  # no error: the recipe is pickled in one piece then
     """What is being made a part refers to another one that is being made."""
-
-
-def _contents(array: Array) -> Bytes:
-    """Return the bytes of an array, a copy of them if they do not lie side by side."""
-    array = array.view(np.ndarray)
-    order = order_of(array)
-    if not array.flags.forc:
-        array = array.copy(order)
-    contents: Bytes = array.reshape(-1, order=order).view(np.uint8)
-    return contents
-
-
-def _place(array: Array) -> _Place:
-    address = array.__array_interface__["data"][0]
-    return address, array.shape, array.strides, array.dtype
-
-
-def _owner(array: Array) -> Array:
-    """Return the array that keeps the memory of this one."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array

@@ -2,7 +2,7 @@
 
 It is a queue of what the worker sent, and an account of what it may still send. A worker may produce as many
 items as it has *credits* for. It gets `window` credits when the stream opens, and the consumer returns them
-as it takes items, half a window at a time.
+as it takes items, half a window at a time; none where the worker has enough for all that the stream may give.
 
 Any thread may use a stream, one at a time. Its worker feeds it (see :mod:`.worker_handle`). A queue is a
 deque, whose operations are atomic, so taking an item that is there needs no lock. ``close()`` takes no lock
@@ -11,6 +11,7 @@ at all: the garbage collector may call it anywhere, also where this thread alrea
 
 from __future__ import annotations
 
+import math
 import threading
 import traceback
 from collections import deque
@@ -85,10 +86,13 @@ class RemoteStream(Generic[T]):
         number: int,
         prefetch: int | None,
         streamer: Streamer[T],
+        max_iter: int | None = None,
         state: State | None = None,
     ) -> None:
         self.number = number
         self.began_at: int = state["n"] if state else 0
+        # Items that it gives at most.
+        self._limit = math.inf if max_iter is None else max(max_iter - self.began_at, 1)
         # Where it stood last: before the items that were taken since, and before those that came since.
         self.snapshot = self.last_snapshot = state
         self.n_received = 0  # items that came
@@ -102,6 +106,7 @@ class RemoteStream(Generic[T]):
         self._worker = self.producer = worker
         self._crediting = threading.RLock()  # held while credits change, or their receiver does
         self.window = self._default_window() if prefetch is None else prefetch  # items that it may be ahead
+        self._enough = self._enough_taken()  # items taken from which on their credits are returned
         self.adapts = prefetch is None
         self._taken = 0  # items taken whose credits were not returned yet
         self._returned = 0  # the others
@@ -143,9 +148,12 @@ class RemoteStream(Generic[T]):
             entry = None  # or its memory would be kept with what is raised here
             raise self._unloadable(error) from error.error
         self._taken += 1
-        if 2 * self._taken >= self.window:
+        if self._taken >= self._enough:
             self.return_credits()
         return item
+
+    def _enough_taken(self) -> float:
+        return math.inf if self.window >= self._limit else (self.window + 1) // 2
 
     def _unloadable(self, unloadable: Unloadable) -> DataError:
         """End the stream because of an item; return what to raise."""
@@ -230,8 +238,9 @@ class RemoteStream(Generic[T]):
 
     def _enlarge(self, window: int) -> None:
         with self._crediting:
-            if window > self.window and not self.is_closed:
+            if self.window < min(window, self._limit) and not self.is_closed:
                 extra, self.window = window - self.window, window
+                self._enough = self._enough_taken()
                 self.producer.credit(self.number, extra)
 
     @property

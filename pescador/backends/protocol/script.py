@@ -35,6 +35,7 @@ __all__ = [
     "MAIN",
     "PersistentId",
     "Pickler",
+    "RecipeData",
     "Unpickler",
     "filename",
     "install",
@@ -56,6 +57,11 @@ PersistentId = (
     | tuple[Literal["file"], InFile]
 )
 """What is in a pickle in place of an object that the worker finds elsewhere."""
+
+RecipeData = bytes | tuple[int, tuple[Any, ...], dict[str, Any]]
+"""The pickle of a stream. Or, if it is a function and a few atoms: the number of the part that the function
+is, and the arguments, which takes a tenth of the time.
+"""
 
 # A function or class is not found by name if its pickle, with all that it refers to, is longer than this, or
 # if it refers to a larger array. The table holds no more than this.

@@ -8,7 +8,7 @@ import numpy as np
 import ray
 
 from ...exceptions import PescadorError
-from ..consumer.recipes import Segment
+from ..consumer.segments import Segment
 
 __all__ = ["RaySegment"]
 

@@ -25,6 +25,7 @@ from ..protocol.codec import Encoder, Layout, Schema
 from ..protocol.errors import dump_error
 from ..protocol.messages import NOWHERE, Extent, Record
 from ..protocol.pickling import pickled
+from ..protocol.script import RecipeData
 from ..protocol.transport import WorkerRecords
 from ..protocol.world import seed_globals
 from ..system.shared_memory import keep_freed_memory
@@ -114,7 +115,7 @@ class EncodingLoop(WorkerLoop):
     def keeps(self, number: int) -> bool:
         return number in self._pending.streams
 
-    def load(self, recipe: bytes) -> Streamer[Any]:
+    def load(self, recipe: RecipeData) -> Streamer[Any]:
         self._records.prepare()
         try:
             return self._shelf.load(recipe)

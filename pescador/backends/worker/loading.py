@@ -18,7 +18,7 @@ from ...core import Streamer
 from ...exceptions import PescadorError, WorkerError
 from ..protocol import mapped, script
 from ..protocol.mapped import InSegment
-from ..protocol.script import PersistentId
+from ..protocol.script import PersistentId, RecipeData
 from ..system import shared_memory
 from ..system.shared_memory import Handle
 
@@ -65,8 +65,11 @@ class Shelf:
         for shelf in (self._segments, self._parts, self._loaded):
             shelf.clear()
 
-    def load(self, data: bytes) -> Streamer[Any]:
+    def load(self, data: RecipeData) -> Streamer[Any]:
         """Return the stream of a recipe."""
+        if isinstance(data, tuple):
+            number, args, kwargs = data
+            return Streamer(self.part(number), *args, **kwargs)
         stream: Streamer[Any] = _Unpickler(data, self).load()
         return stream
 

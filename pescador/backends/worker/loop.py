@@ -10,6 +10,7 @@ waits for comes first.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -78,6 +79,7 @@ class WorkerLoop(ABC):
         self._streams: dict[int, WorkerStream] = {}
         self._ready: deque[WorkerStream] = deque()  # those that have credits
         self._last_slice = 0.0  # seconds
+        self._last_beginning = math.inf  # the same, of the last stream that began
 
     @abstractmethod
     def next_command(self, block: bool) -> tuple[Any, ...] | None:
@@ -136,13 +138,15 @@ class WorkerLoop(ABC):
                 if self._ready:
                     stream = self._next_stream()
                     begins, stream.is_new = stream.is_new, False
-                    if begins:  # a generator may take long to begin
+                    if begins and self._last_beginning > URGENT_SECONDS:  # this one may take as long
                         self.flush()
                     self.running[0] = stream.number
                     started = time.perf_counter()
                     self._run_slice(stream, 1 if begins else SLICE_ITEMS)
                     ended = time.perf_counter()
                     self._last_slice = ended - started
+                    if begins:
+                        self._last_beginning = self._last_slice
                     self.running[0] = 0
                     # A consumer that has nothing else to come waits for the first item: it must not be lost
                     # should the worker die while it makes the second one.

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import resource
 import threading
 
@@ -9,8 +10,9 @@ import numpy as np
 import psutil
 import pytest
 
-from pescador import ChainMux, ParallelStreamer, PescadorError, RoundRobinMux, Streamer
-from pescador.backends.consumer.recipes import MAX_PARTS, MAX_SEGMENTS, Part, Recipes, Segment
+from pescador import RNG, START, ChainMux, ParallelStreamer, PescadorError, RoundRobinMux, Streamer
+from pescador.backends.consumer.recipes import MAX_PARTS, MAX_SEGMENTS, Part, Recipes
+from pescador.backends.consumer.segments import Segment
 from pescador.backends.system.shared_memory import copies_of
 from pescador.backends.worker.loading import Shelf
 from tests.kinds import process_backends
@@ -126,6 +128,41 @@ def test_what_many_recipes_have_in_common_is_pickled_and_loaded_once(recipes, wo
         assert stream.args[0] == WORDS
     assert worker.count(Part) == 1
     assert max(sizes) < 1000
+
+
+def test_a_recipe_of_a_function_and_atoms_needs_no_pickle_of_its_own(recipes, worker):
+    arguments, keywords = (1, "text", None, 2.5, True, b"bytes", 1j, START), {"rng": RNG, "n": 2**80}
+    for _ in range(2):
+        made = recipes.make(Streamer(source, *arguments, **keywords))
+        assert made.data == (made.needs[0].number, arguments, keywords)
+        data, needs = pickle.loads(pickle.dumps(made.data)), made.needs
+        stream = worker.load(made._replace(data=data))
+        assert (stream.streamer, stream.args, stream.kwargs) == (source, arguments, keywords)
+        assert stream.args[-1] is START
+        assert stream.kwargs["rng"] is RNG
+        assert len(needs) == 1
+
+
+class Number(int):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 5000, Number(1), np.float64(1), [1], (1,), np.zeros(2), Streamer([])]
+)
+def test_a_recipe_of_anything_else_does(recipes, worker, value):
+    for made in (recipes.make(Streamer(source, value)), recipes.make(Streamer(source, value=value))):
+        assert type(made.data) is bytes
+        worker.load(made)
+
+
+def test_a_function_may_refer_to_its_own_stream(recipes, worker):
+    def local(i):
+        yield i, stream
+
+    stream = Streamer(local, 3)
+    number, inner = next(iter(worker.load(recipes.make(stream))))
+    assert (number, inner.args) == (3, (3,))
 
 
 def test_a_function_that_is_sent_with_its_code_is_sent_once(recipes, worker):
