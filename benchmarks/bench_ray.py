@@ -145,9 +145,9 @@ def ratios(found: dict[tuple[str, str], float]) -> list[list[str]]:
     for tool, bounds in RATIOS.items():
         for item, bound in zip(SIZES, bounds, strict=True):
             if (item, "ray") in found and (item, tool) in found:
-                value = found[item, "ray"] / found[item, tool]
-                met = "yes" if value >= bound else "no"
-                rows.append([f"ray over {tool}, {item}", f"{value:.2f}", f"≥ {bound:g}", met])
+                rows.append(
+                    harness.against(f"ray over {tool}, {item}", found[item, "ray"] / found[item, tool], bound)
+                )
     return rows
 
 
@@ -163,10 +163,7 @@ def main() -> None:
         for case, values in zip(wanted, results, strict=True)
         if case["item"] in SIZES
     }
-    columns = ["figure", "measured", "bound", "met"]
-    harness.show("Against the bounds", columns, ratios(found))
-    if arguments.csv:
-        harness.write_csv(arguments.csv.with_stem(arguments.csv.stem + "_bounds"), columns, ratios(found))
+    harness.show_bounds(ratios(found), arguments.csv)
 
 
 if __name__ == "__main__":

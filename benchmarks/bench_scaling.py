@@ -8,8 +8,13 @@ data set, of which each worker takes every n-th stream), which is installed in a
 Leaves: NumPy (sorting), Python (a loop), waiting (10 ms an item) and a slow open (200 ms, rate 64, with a
 consumer that takes 2 ms for each item). Each case runs in a fresh process; the items of the first second are
 not counted, in which the windows fill, nor those of the streams that are open first where opening is slow.
-CPU seconds are those of all processes, for each second of the run. The last rows are what an item of 8 bytes
-costs the consumer itself: its own CPU time, with everything ready.
+CPU seconds are those of all processes, for each second of the run. The rows "tiny" are what an item of 8
+bytes costs the consumer itself: its own CPU time, with everything ready.
+
+The rows "1 ms" are 8 streams whose items take a millisecond each, in a ShuffledMux ("shuffled"), a
+RoundRobinMux ("in turn"), or a ShuffledMux of NumPy work ("NumPy"). In the row "balanced", the consumer of
+one worker computes for as long as an item takes to make: an item that came late would show there. The rows
+"short" are 100 streams of 30,000, which give 8 tiny items each: what it costs to open one.
 """
 
 from __future__ import annotations
@@ -24,11 +29,28 @@ N_STREAMS, N_ACTIVE = 64, 16
 
 BACKENDS = ("serial", "thread", "shm", "zmq", "DataLoader")
 WORK = ("numpy", "python", "waiting", "slow open", "free open", "tiny")
+MILLISECOND = ("1 ms shuffled", "1 ms in turn", "1 ms NumPy", "balanced")
+SHORT = "short"
+
+
+def compute():
+    """Compute in Python for about a millisecond."""
+    total = 0
+    for i in range(20_000):
+        total += i * i % 7
+    return total
 
 
 def leaf(work, rng):
     import numpy as np
 
+    if work == "1 ms NumPy":
+        data = rng.random(28_000)
+        while True:
+            yield {"x": np.sort(data)[:10]}
+    if work in MILLISECOND:
+        while True:
+            yield {"y": compute()}
     if work == "slow open":
         time.sleep(0.2)
     data = rng.random(120_000)
@@ -49,6 +71,14 @@ def leaf(work, rng):
             yield {"x": data[:1000]}
 
 
+def short(number):
+    import numpy as np
+
+    data = np.array([number])
+    while True:
+        yield {"x": data}
+
+
 def rate(case):
     """Return after how many samples, on average, a stream is replaced."""
     return 64 if case["work"].endswith("open") else None
@@ -57,8 +87,19 @@ def rate(case):
 def stream_of(case):
     import pescador
 
-    streams = [pescador.Streamer(leaf, case["work"], rng=pescador.RNG) for _ in range(N_STREAMS)]
-    mux = pescador.StochasticMux(streams, N_ACTIVE, rate(case), random_state=0)
+    work = case["work"]
+    if work == SHORT:
+        streams = [pescador.Streamer(short, i) for i in range(30_000)]
+        mux = pescador.StochasticMux(streams, 100, 8, random_state=0)
+    else:
+        n_streams = 8 if work in MILLISECOND else N_STREAMS
+        streams = [pescador.Streamer(leaf, work, rng=pescador.RNG) for _ in range(n_streams)]
+        if work == "1 ms in turn":
+            mux = pescador.RoundRobinMux(streams, "cycle")
+        elif work in MILLISECOND:
+            mux = pescador.ShuffledMux(streams, random_state=0)
+        else:
+            mux = pescador.StochasticMux(streams, N_ACTIVE, rate(case), random_state=0)
     if case["backend"] == "serial":
         return mux
     return pescador.ParallelStreamer(mux, case["backend"], case["workers"])
@@ -96,11 +137,13 @@ def measure_case(case):
         n += 1
     n, cpu, own, started = 0, harness.cpu_seconds(), time.process_time(), time.perf_counter()
     while (elapsed := time.perf_counter() - started) < case["seconds"]:
-        for _ in range(1000 if case["work"] == "tiny" else 1):
+        for _ in range(1000 if case["work"] in ("tiny", SHORT) else 1):
             next(items)
             n += 1
             if pause:
                 time.sleep(pause)
+            elif case["work"] == "balanced":
+                compute()
     result = {
         "rate": n / elapsed,
         "cpu": (harness.cpu_seconds() - cpu) / elapsed,
@@ -127,6 +170,11 @@ def cases(arguments):
                     case["environment"] = "torch"
                 if arguments.peers or "environment" not in case:
                     yield case
+    if not arguments.quick:
+        for work in (*MILLISECOND, SHORT):
+            for backend in ("serial", "thread" if work == "1 ms NumPy" else "shm", "zmq"):
+                workers = 1 if backend == "serial" or work == "balanced" else 2
+                yield {"work": work, "backend": backend, "workers": workers, "seconds": 2 * seconds}
 
 
 COLUMNS = ["work", "backend", "workers", "items/s", "min", "max", "times serial", "efficiency",
@@ -151,6 +199,33 @@ def rows_of(cases, results):
         ]  # fmt: skip
 
 
+BOUNDS = {  # how many times as fast as serial
+    ("1 ms shuffled", "shm"): 1.9,
+    ("1 ms shuffled", "zmq"): 1.85,
+    ("1 ms in turn", "shm"): 1.9,
+    ("1 ms in turn", "zmq"): 1.85,
+    ("1 ms NumPy", "thread"): 1.85,
+}
+
+
+def bounds_of(cases, results):
+    found = {
+        (case["work"], case["backend"]): {name: harness.median(run[name] for run in runs) for name in runs[0]}
+        for case, runs in zip(cases, results, strict=True)
+        if not isinstance(runs, str) and (case["work"] in MILLISECOND or case["work"] == SHORT)
+    }
+    for (work, backend), bound in BOUNDS.items():
+        if (work, backend) in found:
+            value = found[work, backend]["rate"] / found[work, "serial"]["rate"]
+            yield harness.against(f"2 workers over serial, {work}, {backend}", value, bound)
+    for backend in ("serial", "shm", "zmq"):
+        if (SHORT, backend) in found:
+            run = found[SHORT, backend]
+            value = 8e6 * run["cpu"] / run["rate"]
+            row = harness.against(f"CPU of an activation and 8 items, {backend}, µs", value, 40, False, ".0f")
+            yield row if backend != "serial" else [*row[:2], "", ""]
+
+
 def main():
     arguments = harness.options(__doc__, measure_case)
     wanted = list(cases(arguments))
@@ -158,6 +233,7 @@ def main():
     rows = list(rows_of(wanted, results))
     harness.show("What more workers bring", COLUMNS, rows)
     harness.write_csv(arguments.csv, COLUMNS, rows)
+    harness.show_bounds(list(bounds_of(wanted, results)), arguments.csv)
 
 
 if __name__ == "__main__":

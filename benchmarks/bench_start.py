@@ -76,6 +76,7 @@ def main() -> None:
     cases = [{"pool": pool, "programs": n_programs} for pool in ("", *POOLS)]
     results = harness.measure(__file__, cases, arguments.repetitions or (1 if arguments.quick else 3))
     numpy = [result["numpy"] for found in results for result in found]
+    bounds = []
     rows = [["import numpy", *harness.three((1e3 * seconds for seconds in numpy), ".1f"), "1.00"]]
     for case, found in zip(cases, results, strict=True):
         names = ["first pool", "second pool"] if case["pool"] else [""]
@@ -84,8 +85,14 @@ def main() -> None:
             ratio = harness.median(result["found"][i] / result["numpy"] for result in found)
             what = f"{case['pool']}, first item of the {name}" if name else "import pescador, beyond NumPy"
             rows.append([what, *harness.three((1e3 * each for each in seconds), ".1f"), f"{ratio:.2f}"])
+            if name == "first pool" and case["pool"] in ("shm", "zmq"):
+                bounds.append(harness.against(f"{what}, times import numpy", ratio, 1.3, at_least=False))
+            elif not name or case["pool"] in ("shm", "zmq"):
+                bound = 15 if name else 20
+                bounds.append(harness.against(f"{what}, ms", float(rows[-1][1]), bound, at_least=False))
     harness.show("How long it takes to start", COLUMNS, rows)
     harness.write_csv(arguments.csv, COLUMNS, rows)
+    harness.show_bounds(bounds, arguments.csv)
 
 
 if __name__ == "__main__":

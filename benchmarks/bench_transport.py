@@ -378,10 +378,7 @@ def bounds(cases: list[harness.Case], results: list[list[dict] | str]) -> list[l
     rows: list[list] = []
 
     def add(what: str, value: float, bound: float, at_least: bool, form: str = ".2f") -> None:
-        met = value >= bound if at_least else value <= bound
-        rows.append(
-            [what, format(value, form), f"{'≥' if at_least else '≤'} {bound:g}", "yes" if met else "no"]
-        )
+        rows.append(harness.against(what, value, bound, at_least, form))
 
     for item, bound in (("1 MB", 0.8), ("4 MB", 0.9), ("16 MB", 0.9)):
         if (item, "shm") in found:
@@ -428,11 +425,7 @@ def main() -> None:
     rows = [row for case, found in zip(wanted, results, strict=True) for row in rows_of(case, found)]
     harness.show("From one worker to the consumer", COLUMNS, rows)
     harness.write_csv(arguments.csv, COLUMNS, rows)
-    columns = ["figure", "measured", "bound", "met"]
-    rows = bounds(wanted, results)
-    harness.show("Against the bounds", columns, rows)
-    if arguments.csv:
-        harness.write_csv(arguments.csv.with_stem(arguments.csv.stem + "_bounds"), columns, rows)
+    harness.show_bounds(bounds(wanted, results), arguments.csv)
 
 
 if __name__ == "__main__":

@@ -206,6 +206,22 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
             print("  ".join("-" * width for width in widths))
 
 
+BOUND_COLUMNS = ["figure", "measured", "bound", "met"]
+
+
+def against(what: str, value: float, bound: float, at_least: bool = True, form: str = ".2f") -> list[str]:
+    """Return the row of a figure that has a bound."""
+    met = value >= bound if at_least else value <= bound
+    return [what, format(value, form), f"{'≥' if at_least else '≤'} {bound:g}", "yes" if met else "no"]
+
+
+def show_bounds(rows: Sequence[Row], path: Path | None) -> None:
+    """Print the table of figures that have bounds; write it beside the results in `path`."""
+    show("Against the bounds", BOUND_COLUMNS, rows)
+    if path:
+        write_csv(path.with_stem(path.stem + "_bounds"), BOUND_COLUMNS, rows)
+
+
 def write_csv(path: Path | None, columns: Sequence[str], rows: Sequence[Row]) -> None:
     if path:
         with open(path, "w", newline="") as file:
