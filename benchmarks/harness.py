@@ -217,7 +217,8 @@ def against(what: str, value: float, bound: float, at_least: bool = True, form: 
 
 def show_bounds(rows: Sequence[Row], path: Path | None) -> None:
     """Print the table of figures that have bounds; write it beside the results in `path`."""
-    show("Against the bounds", BOUND_COLUMNS, rows)
+    if rows:
+        show("Against the bounds", BOUND_COLUMNS, rows)
     if path:
         write_csv(path.with_stem(path.stem + "_bounds"), BOUND_COLUMNS, rows)
 

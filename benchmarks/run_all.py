@@ -22,17 +22,8 @@ from pathlib import Path
 import harness
 import report
 
-SCRIPTS = {  # and how often each case is measured, where that is less often than others
-    "mux": None,
-    "transport": None,
-    "scaling": 2,
-    "memory": None,
-    "end_to_end": 2,
-    "states": None,
-    "start": None,
-    "growth": None,
-    "ray": 2,
-}
+SCRIPTS = ("mux", "transport", "scaling", "memory", "end_to_end", "states", "start", "growth", "ray")
+LONG = ("transport", "scaling", "end_to_end", "growth", "ray")  # their cases are measured once less
 
 
 def git(*arguments: str) -> str:
@@ -61,17 +52,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         results = Path(scratch) if arguments.quick else report.RESULTS
         seconds = {}
-        for name, at_most in SCRIPTS.items():
+        for name in SCRIPTS:
             command = [sys.executable, report.HERE / f"bench_{name}.py", "--csv", results / f"{name}.csv"]
             if arguments.quick:
                 command.append("--quick")
             elif name == "memory":
                 command += ["--minutes", "1"]
             else:
-                command += [
-                    "--repetitions",
-                    str(min(arguments.repetitions, at_most or arguments.repetitions)),
-                ]
+                command += ["--repetitions", str(max(1, arguments.repetitions - (name in LONG)))]
             print(f"# {name}", file=sys.stderr, flush=True)
             started = time.monotonic()
             subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(harness.ROOT)})

@@ -88,7 +88,8 @@ class RecipePool(WorkerPool[InboxT]):
 
     def recipe(self, streamer: Streamer[Any]) -> Recipe:
         recipe = self._recipes.make(streamer)
-        self._drop()
+        if self._recipes.given_up:
+            self._drop()
         return recipe
 
     def _drop(self) -> None:
