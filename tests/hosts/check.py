@@ -60,14 +60,14 @@ def same_items():
     tree = RoundRobinMux(
         [StochasticMux(streams, 2, 8, random_state=1), Streamer(noise, 100, rng=RNG)], random_state=0
     )
-    with ParallelStreamer(tree, "ray", n_workers=4) as stream:
+    with ParallelStreamer(tree, "ray", n_workers=6) as stream:
         n = 0
         for found, expected in zip(stream.iterate(400), tree.iterate(400), strict=True):
             np.testing.assert_array_equal(found["x"], expected["x"])
             assert found["n"] == expected["n"]
             n += 1
         hosts = {worker["host"] for worker in stream.stats()["workers"]}
-    assert (n, hosts) == (400, {"host2", "host3"})
+    assert (n, hosts) == (400, {"host2", "host3", "host4"})
     print(f"{n} items of {sorted(hosts)} are equal to those that are made here", flush=True)
 
 
@@ -97,10 +97,11 @@ def main():
                     capture_output=True,
                 ).returncode:
                     assert time.monotonic() < end, "the head does not start"
-                options = "--address", HEAD, "--num-cpus", "3", "--resources"
+                options = "--address", HEAD, "--num-cpus", "2", "--resources"
                 with (
                     host(2, folder, *options, '{"host2": 1}'),
                     host(3, folder, *options, '{"host3": 1}') as third,
+                    host(4, folder, *options, '{"host4": 1}'),
                 ):
                     ray.init(
                         HEAD, log_to_driver=False, logging_level="ERROR", _node_ip_address="198.51.100.1"
