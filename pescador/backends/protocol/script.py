@@ -60,7 +60,7 @@ PersistentId = (
 
 RecipeData = bytes | tuple[int, tuple[Any, ...], dict[str, Any]]
 """The pickle of a stream. Or, if it is a function and a few atoms: the number of the part that the function
-is, and the arguments, which takes a tenth of the time.
+is, and the arguments, which takes a third of the time.
 """
 
 # A function or class is not found by name if its pickle, with all that it refers to, is longer than this, or

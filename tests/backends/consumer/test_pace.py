@@ -1,10 +1,17 @@
 """When a consumer counts as one that starves."""
 
+import contextlib
+import os
+import signal
 import time
 
 import pytest
 
+from pescador import ParallelStreamer, RoundRobinMux, ShuffledMux, Streamer, WorkerError
+from pescador.backends.consumer import pace as consumer_pace
 from pescador.backends.consumer.pace import STARVING, Pace
+
+from ...kinds import process_backends
 
 
 def starves(works, waits, times=100):
@@ -48,3 +55,32 @@ def test_what_other_threads_wait_at_the_same_time_does_no_harm():
         pace.add_wait(now, now + 1e-3)
         pace.add_wait(now + 5e-4, now + 1e-3)
     assert pace._works >= 0
+
+
+def computed(number, n_items):
+    for k in range(n_items):
+        end = time.perf_counter() + 3e-4
+        while time.perf_counter() < end:
+            pass
+        yield number, k
+
+
+@pytest.mark.parametrize("prefetch", [None, 1])
+@pytest.mark.parametrize("n_workers", [1, 2])
+@process_backends
+def test_one_that_starves_gets_the_same_items(backend, n_workers, prefetch, monkeypatch):
+    """At each opening: the first, the second, and after a death."""
+    monkeypatch.setattr(consumer_pace, "WORKS_AT_FIRST", 0.0)
+    starved = []
+    monkeypatch.setattr(Pace, "is_starving", property(lambda pace: starved.append(True) or True))
+    streams = [Streamer(computed, number, 20 + number) for number in range(4)]
+    mux = ShuffledMux([RoundRobinMux(streams[:2]), *streams[2:]], random_state=0)
+    expected = list(mux(max_iter=200))
+    with ParallelStreamer(mux, backend, n_workers, prefetch=prefetch) as stream:
+        assert list(stream(max_iter=200)) == expected
+        assert list(stream(max_iter=200)) == expected
+        os.kill(stream.stats()["workers"][0]["pid"], signal.SIGKILL)
+        with contextlib.suppress(WorkerError):  # if the death was not noticed before
+            assert list(stream(max_iter=200)) == expected
+        assert list(stream(max_iter=200)) == expected
+    assert starved
