@@ -55,7 +55,7 @@ class ProcessBackend(Backend):
             self.blas_threads = whole_number(blas_threads, "blas_threads", 1, "'auto', None or ")
 
     preload: ClassVar[tuple[str, ...]] = ()
-    """Modules that a worker needs, and that a process without threads may import once for all workers."""
+    """Modules that both sides need: imported once for all workers, and here while the first one starts."""
 
     @abstractmethod
     def transport(self, connection: Connection) -> Transport:

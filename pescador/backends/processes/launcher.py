@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from ...exceptions import ParameterError, PescadorError
@@ -54,9 +55,9 @@ def cannot_start(error: Exception) -> PescadorError:
 class Launcher:
     """Starts the workers of one pool. The thread that opens the pool uses it, and the one that closes it.
 
-    `preload` are modules that its workers need. `given` are the variables that bound the threads of their
-    libraries (see :mod:`..system.blas`). A worker gets them with all its environment, which is too late for
-    NumPy: so that is told before.
+    `preload` are modules that its workers need, and this process, too. `given` are the variables that bound
+    the threads of their libraries (see :mod:`..system.blas`). A worker gets them with all its environment,
+    which is too late for NumPy: so that is told before.
     """
 
     def __init__(self, method: str, preload: Sequence[str] = (), **given: str) -> None:
@@ -69,6 +70,9 @@ class Launcher:
             # the end of an interpreter that a Ctrl-C ends would change its exit code.
             import numpy.random  # noqa: F401
             import psutil  # noqa: F401
+
+            for name in preload:
+                import_module(name)
         reclaim_once()
 
     def start(self, theirs: Sockets, ours: Sockets) -> Process:

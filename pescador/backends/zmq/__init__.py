@@ -1,6 +1,7 @@
 """In processes, everything through a ZeroMQ socket on the loopback interface.
 
-backend.py    what users choose, its options, and the socket that listens
+backend.py    what users choose, and its options
+listening.py  the socket that listens for a worker
 sender.py     the worker's half
 receiver.py   the consumer's half
 frames.py     how records lie in frames, and what ZeroMQ needs of the system

@@ -1,30 +1,14 @@
-"""The backend: its options, and the socket that listens for one worker."""
+"""The backend: its options."""
 
 from __future__ import annotations
 
-import errno
-import random
-import secrets
-from functools import partial
-from typing import Any
-
-import zmq
-
-from ...exceptions import ParameterError, PescadorError
+from ...exceptions import ParameterError
 from ..consumer.process_pool import ProcessBackend
 from ..protocol.connection import Connection
 from ..protocol.transport import Transport
 from ..system.blas import Threads
-from .frames import FRAME_BYTES, REMEDY, make_context
-from .receiver import ZMQReceiver
-from .sender import ZMQSender
 
 __all__ = ["ZMQBackend"]
-
-ADDRESS = "tcp://127.0.0.1"
-
-# Where ZeroMQ asks, within a context, whether to let somebody in.
-DOOR = "inproc://zeromq.zap.01"
 
 
 class ZMQBackend(ProcessBackend):
@@ -46,7 +30,7 @@ class ZMQBackend(ProcessBackend):
         How many threads the numeric libraries of a worker use.
     """
 
-    preload = (f"{__package__}.sender",)
+    preload = (f"{__package__}.listening",)
 
     def __init__(
         self,
@@ -68,38 +52,6 @@ class ZMQBackend(ProcessBackend):
         self._copy = bool(copy)
 
     def transport(self, connection: Connection) -> Transport:
-        context = make_context(connection)
-        try:
-            door = context.socket(zmq.REP)
-            door.bind(DOOR)
-            socket = context.socket(zmq.PULL)
-            socket.plain_server = True
-            socket.maxmsgsize = FRAME_BYTES
-            port = self._bind(socket)
-        except BaseException:
-            context.destroy(0)
-            raise
-        secret = secrets.token_bytes(32)
-        return Transport(
-            partial(ZMQSender, address=f"{ADDRESS}:{port}", secret=secret, copy=self._copy),
-            partial(ZMQReceiver, context, socket, door, secret),
-        )
+        from .listening import listen  # preloaded
 
-    def _bind(self, socket: zmq.Socket[Any]) -> int:
-        """Have a socket listen on a port of the range, and return that."""
-        min_port, max_port, max_tries = self._ports
-        ports = range(min_port, max_port + 1)
-        reason = ""
-        # pyzmq's bind_to_random_port would draw from the global state of `random`, which is the user's.
-        for port in random.SystemRandom().sample(ports, min(max_tries, len(ports))):
-            try:
-                socket.bind(f"{ADDRESS}:{port}")
-                return port
-            except zmq.ZMQError as error:
-                reason = str(error)
-                if error.errno not in (zmq.EADDRINUSE, errno.EACCES):
-                    raise PescadorError(f"cannot listen on {ADDRESS}: {reason}. {REMEDY}") from error
-        raise PescadorError(
-            f"no free port from {min_port} to {max_port} in {max_tries} tries ({reason}); "
-            "widen the range (min_port, max_port) or raise max_tries"
-        )
+        return listen(connection, *self._ports, copy=self._copy)

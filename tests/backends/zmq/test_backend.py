@@ -41,6 +41,17 @@ def test_it_listens_on_the_loopback_interface_only():
         assert 50_000 <= addresses[-1][1] <= 60_000
 
 
+def loaded(names):
+    import sys
+
+    yield [name for name in names if name in sys.modules]
+
+
+def test_a_worker_does_not_import_what_takes_as_long_as_its_own_modules():
+    with ParallelStreamer(Streamer(loaded, ["zmq", "asyncio", "ssl"]), "zmq") as stream:
+        assert list(stream) == [["zmq"]]
+
+
 @contextmanager
 def occupied_port():
     with closing(socket.socket()) as taken:

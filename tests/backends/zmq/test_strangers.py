@@ -15,6 +15,7 @@ import zmq
 from pescador import ParallelStreamer, Streamer
 from pescador.backends.protocol.connection import Connection
 from pescador.backends.zmq import backend
+from pescador.backends.zmq import listening as zmq_listening
 from pescador.backends.zmq.frames import FRAME_BYTES
 
 from ...kinds import PATIENCE
@@ -375,7 +376,7 @@ def test_a_recorded_session_of_this_pool_is_refused(recorders):
 
 def test_a_recorded_session_is_taken_where_the_secret_is_the_same(recorders, monkeypatch):
     """It is the secret that keeps it out, and not the recording that is wrong."""
-    monkeypatch.setattr(backend.secrets, "token_bytes", lambda n: b"s" * n)
+    monkeypatch.setattr(zmq_listening.secrets, "token_bytes", lambda n: b"s" * n)
     with ParallelStreamer(Streamer(arrays, 1), "zmq") as stream:
         list(stream)
     recorders[0].join()
