@@ -5,6 +5,7 @@ worker_handle.py    a worker as it is seen from here: its state, and what its st
 pool.py             which worker a stream runs on
 process_pool.py     a pool of processes: how they start and end
 process_handle.py   one of them: its messages are read here, and its death is noticed here
+backoff.py          waiting for it before one sleeps
 pace.py             whether the consumer waits for them nearly all of the time
 inbox.py            what comes from it, and the items that are made of that
 restarts.py         replacing those that died

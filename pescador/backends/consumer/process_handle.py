@@ -22,13 +22,13 @@ from ...seeding import WORKER, Seed
 from ..processes.process import Process, end
 from ..processes.stacks import STALL_SIGNAL, Report
 from ..protocol import messages
-from ..protocol.backoff import Backoff
 from ..protocol.connection import Connection
 from ..protocol.transport import Receiver
 from ..protocol.world import World
 from ..system.pids import process_state
 from ..system.shared_memory import Handle, close_all
 from ..system.waiting import in_slices
+from .backoff import Backoff
 from .pace import Pace
 from .recipes import Recipe
 from .remote_stream import RemoteStream

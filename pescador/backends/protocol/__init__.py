@@ -2,7 +2,6 @@
 
 connection.py   messages between two processes, in order and with handles of shared memory
 frames.py       what it is made of: the bounds of messages in a stream
-backoff.py      waiting for the other side before one sleeps
 messages.py     the form of what a worker sends
 codec.py        items as bytes, and back: dicts of arrays
 pickling.py     all other items

@@ -27,7 +27,6 @@ import pickle
 import threading
 from typing import Any
 
-from ..protocol.backoff import Backoff
 from ..protocol.connection import Connection, Ended
 from ..protocol.messages import Extent
 from ..protocol.transport import Sender
@@ -46,15 +45,11 @@ class ProcessLoop(EncodingLoop):
         super().__init__(sender, running)
         self._sender = sender
         self._connection = connection
-        self._backoff = Backoff()
         self.commands.update(segment=self._shelf.add_segment, world=World.enter)
 
     def next_command(self, block: bool) -> tuple[Any, ...] | None:
-        connection = self._connection
         try:
-            received = connection.receive(block=False)
-            if received is None and block:
-                received = self._backoff.wait(lambda: connection.receive(block=False), connection.receive)
+            received = self._connection.receive(block)
         except Ended:  # the consumer is gone, or wants no more of this worker
             return ("stop",)
         if received is None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pescador.backends.protocol import backoff
-from pescador.backends.protocol.backoff import BACKOFF_SECONDS, STEP_SECONDS, Backoff
+from pescador.backends.consumer import backoff
+from pescador.backends.consumer.backoff import BACKOFF_SECONDS, STEP_SECONDS, Backoff
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""How to wait for the other side before one goes to sleep."""
+"""How a consumer waits for a worker before it goes to sleep."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ class Backoff:
     a virtual machine. To look again now and then costs the sender nothing, and oneself the more the longer
     the wait is. So it is done where waits are short, as the last one was. The thread sleeps between two
     looks, too.
+
+    A worker does without: it waits when its streams are as far ahead as they may be, so nobody waits for it,
+    and its looks would take time from the consumer, or from another worker.
     """
 
     def __init__(self) -> None:
