@@ -25,8 +25,8 @@ class Backoff:
     the wait is. So it is done where waits are short, as the last one was. The thread sleeps between two
     looks, too.
 
-    A worker does without: it waits when its streams are as far ahead as they may be, so nobody waits for it,
-    and its looks would take time from the consumer, or from another worker.
+    A worker does without: it waits when its streams are as far ahead as they may be, so it is seldom waited
+    for, and its looks would take time from the consumer, or from another worker.
     """
 
     def __init__(self) -> None:

@@ -67,7 +67,7 @@ class ProcessBackend(Backend):
         """Start the workers, side by side."""
         try:
             pool = _ProcessPool(self, n_workers, timeout, stall_timeout, max_restarts)
-        except OSError as error:
+        except (OSError, ImportError) as error:  # the latter for want of memory, most likely
             raise cannot_start(error) from error
         try:
             for number in range(n_workers):

@@ -65,15 +65,16 @@ class Launcher:
         self._preload = preload
         self._given = given
         self._forkserver = Forkserver.acquire() if method == "forkserver" else None
-        with interrupts_held():  # or what a Ctrl-C leaves half imported could not be imported again
-            # While that starts, what this process needs soon. psutil may not be needed, but to import it at
-            # the end of an interpreter that a Ctrl-C ends would change its exit code.
-            import numpy.random  # noqa: F401
-            import psutil  # noqa: F401
-
-            for name in preload:
-                import_module(name)
-        reclaim_once()
+        try:
+            with interrupts_held():  # or what a Ctrl-C leaves half imported could not be imported again
+                # While that starts, what this process needs soon. psutil may not be needed, but to import it
+                # at the end of an interpreter that a Ctrl-C ends would change its exit code.
+                for name in ("numpy.random", "psutil", *preload):
+                    import_module(name)
+            reclaim_once()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, theirs: Sockets, ours: Sockets) -> Process:
         """Start a worker.

@@ -49,7 +49,7 @@ def make_context(connection: Connection) -> zmq.Context[Any]:
     finally:
         end.set()
         close_all(descriptors)
-        for thread in threads:
+        for thread in threads:  # those that are left would be too many when ZeroMQ starts its own
             if thread.ident is not None:
                 thread.join()
     return zmq.Context()
