@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from ...exceptions import ParameterError
 from ..consumer.process_pool import ProcessBackend
 from ..protocol.connection import Connection
@@ -9,6 +11,9 @@ from ..protocol.transport import Transport
 from ..system.blas import Threads
 
 __all__ = ["ZMQBackend"]
+
+if find_spec("zmq") is None:  # which is imported when a pool opens, but missed now
+    raise ModuleNotFoundError("No module named 'zmq'", name="zmq")
 
 
 class ZMQBackend(ProcessBackend):

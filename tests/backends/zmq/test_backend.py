@@ -2,6 +2,8 @@
 
 import random
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import closing, contextmanager
 
@@ -42,14 +44,27 @@ def test_it_listens_on_the_loopback_interface_only():
 
 
 def loaded(names):
-    import sys
-
     yield [name for name in names if name in sys.modules]
 
 
 def test_a_worker_does_not_import_what_takes_as_long_as_its_own_modules():
     with ParallelStreamer(Streamer(loaded, ["zmq", "asyncio", "ssl"]), "zmq") as stream:
         assert list(stream) == [["zmq"]]
+
+
+def test_without_pyzmq_the_error_says_so_when_the_stream_is_made():
+    script = """
+import sys
+sys.modules["zmq"] = None  # as if it were not there
+from pescador import ParallelStreamer, PescadorError, Streamer
+try:
+    ParallelStreamer(Streamer(range, 3), "zmq")
+except PescadorError as error:
+    print(error)
+"""
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "needs 'zmq'" in output
+    assert "pip install" in output
 
 
 @contextmanager
